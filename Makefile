@@ -1,0 +1,31 @@
+# `make demo` and `make test` work on a machine with Python 3.11 and a C++ compiler: they create .venv
+# with the default environment on their first call and skip what is there on the next ones.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+# sal-detectron2 is Detectron2's main branch, published with a compiled part for CPython 3.10. Its Python
+# files run on every version, so the wheel is unpacked as it is; nothing here needs the compiled part.
+$(VENV)/.installed: requirements.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -q -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check -q --no-deps --upgrade --only-binary=:all: \
+		--python-version 3.10 --implementation cp --abi none --platform any \
+		--target "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" sal-detectron2==0.7.2
+	$(PY) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	touch $@
+
+demo: install
+	$(PY) train_net.py --config-file configs/quick_start/htc_toy.py
+
+test: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest tests
+
+clean:
+	rm -rf $(VENV) build output *.egg-info
