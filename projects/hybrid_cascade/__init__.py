@@ -1,1 +1,18 @@
-"""HTC, MNC, Cascade Mask R-CNN, SFPN and SSD as an add-on to Detectron2."""
+"""HTC, MNC, Cascade Mask R-CNN, SFPN and SSD as an add-on to Detectron2.
+
+Importing this package registers its models and data sets with Detectron2.
+"""
+
+try:
+    import detectron2  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "hybrid_cascade needs Detectron2. Install it with: pip install --no-build-isolation "
+        "'git+https://github.com/facebookresearch/detectron2.git'"
+    ) from error
+
+from . import data, modeling  # noqa: F401
+from .config import add_hybrid_cascade_config
+from .swap_heads import use_htc_heads, use_semantic_branch
+
+__all__ = ["add_hybrid_cascade_config", "use_htc_heads", "use_semantic_branch"]

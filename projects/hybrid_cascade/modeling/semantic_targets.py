@@ -1,0 +1,150 @@
+"""What the semantic branch learns from: label maps, or maps painted from the image's own instances."""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.structures import BitMasks, Instances, PolygonMasks
+
+
+class SemanticTargets:
+    """Make the label maps of a batch.
+
+    Data sets without label maps keep other HTC implementations from training their semantic branch.
+    Here the map is painted from the instances of the same image instead: each pixel gets the class
+    of the smallest instance that covers it.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_things: int,
+        source: str = "auto",
+        unlabelled: str = "background",
+        ignore_value: int = 255,
+        thing_labels: Sequence[int] | None = None,
+    ):
+        """
+        Args:
+            num_classes: semantic classes of the branch, labels are in [0, num_classes).
+            num_things: instance classes of the ROI heads.
+            source: "sem_seg": the label map "sem_seg" that Detectron2's mapper reads; "instances":
+                paint; "auto": the label map of an image where it has one, else paint.
+            unlabelled: what painted maps say where no instance is: "background", the last semantic
+                class, or "ignore". Crowd regions, which Detectron2's mapper drops, count as
+                unlabelled.
+            ignore_value: the label that the loss leaves out; also fills the padding.
+            thing_labels: the semantic label of every instance class, needed where painted and read
+                maps meet in one training and number the things differently (COCO-Stuff: category id
+                minus one). Default: the label is the instance class.
+
+        Raises:
+            ValueError: for an unknown `source` or `unlabelled`, or labels outside [0, num_classes).
+        """
+        if source not in ("auto", "sem_seg", "instances"):
+            raise ValueError(f"source={source!r} must be 'auto', 'sem_seg' or 'instances'")
+        if unlabelled not in ("background", "ignore"):
+            raise ValueError(f"unlabelled={unlabelled!r} must be 'background' or 'ignore'")
+        labels = list(range(num_things)) if thing_labels is None else list(thing_labels)
+        if len(labels) != num_things:
+            raise ValueError(f"thing_labels has {len(labels)} labels for {num_things} classes")
+        free_for_things = num_classes - (unlabelled == "background")
+        if source != "sem_seg" and not all(0 <= label < free_for_things for label in labels):
+            raise ValueError(
+                f"Painting {num_things} instance classes needs semantic labels up to {max(labels)}"
+                + (" and one more for the background" if unlabelled == "background" else "")
+                + f", but the semantic branch has num_classes={num_classes}. Raise num_classes of "
+                "the semantic branch, or set the targets' source to 'sem_seg'."
+            )
+        self.num_classes = num_classes
+        self.source = source
+        self.unlabelled_value = num_classes - 1 if unlabelled == "background" else ignore_value
+        self.ignore_value = ignore_value
+        self.thing_labels = torch.tensor(labels)
+
+    @classmethod
+    def from_config(cls, cfg, num_classes):
+        branch = cfg.MODEL.SEMANTIC_BRANCH
+        return {
+            "num_classes": num_classes,
+            "num_things": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            "source": branch.TARGETS,
+            "unlabelled": branch.UNLABELLED,
+            "ignore_value": branch.IGNORE_VALUE,
+            "thing_labels": branch.THING_LABELS or None,
+        }
+
+    def __call__(
+        self, batched_inputs: list[dict], instances: list[Instances], size: tuple[int, int]
+    ) -> torch.Tensor:
+        """
+        Args:
+            batched_inputs: the N dicts of Detectron2's mapper, with "sem_seg" (h, w) where there is
+                a label map.
+            instances: the ground truth of the N images, on the device of the model.
+            size: height and width of the padded batch.
+
+        Returns:
+            (N, height, width) int64 labels, `ignore_value` in the padding.
+
+        Raises:
+            ValueError: for a missing label map or one with values out of range; names the file.
+        """
+        targets = []
+        for inputs, ground_truth in zip(batched_inputs, instances, strict=True):
+            device = ground_truth.gt_boxes.device
+            target = torch.full(size, self.ignore_value, dtype=torch.long, device=device)
+            height, width = ground_truth.image_size
+            if self.source == "instances" or (self.source == "auto" and "sem_seg" not in inputs):
+                target[:height, :width] = self.paint(ground_truth)
+            else:
+                target[:height, :width] = self._read(inputs)
+            targets.append(target)
+        return torch.stack(targets)
+
+    def _read(self, inputs: dict) -> torch.Tensor:
+        file_name = inputs.get("sem_seg_file_name") or inputs.get("file_name", "an image")
+        if "sem_seg" not in inputs:
+            raise ValueError(
+                f"{file_name} has no label map, and the semantic targets' source is 'sem_seg'. "
+                "Register label maps (sem_seg_file_name), or set the source to 'auto' or 'instances'."
+            )
+        sem_seg = inputs["sem_seg"]
+        wrong = (sem_seg != self.ignore_value) & ((sem_seg < 0) | (sem_seg >= self.num_classes))
+        if wrong.any():
+            raise ValueError(
+                f"The label map of {file_name} has the value {sem_seg[wrong][0].item()}; the "
+                f"semantic branch has num_classes={self.num_classes}, and {self.ignore_value} means "
+                "ignore."
+            )
+        return sem_seg
+
+    def paint(self, instances: Instances) -> torch.Tensor:
+        """Paint the instances of one image, large ones first.
+
+        Args:
+            instances: with "gt_classes" and "gt_masks"; boxes are painted where there are no masks.
+
+        Returns:
+            (h, w) int64 labels.
+        """
+        height, width = instances.image_size
+        device = instances.gt_boxes.device
+        target = torch.full((height, width), self.unlabelled_value, dtype=torch.long, device=device)
+        if len(instances) == 0:
+            return target
+        if not instances.has("gt_masks"):
+            y = torch.arange(height, device=device)[:, None] + 0.5
+            x = torch.arange(width, device=device) + 0.5
+            x1, y1, x2, y2 = instances.gt_boxes.tensor[:, :, None, None].unbind(1)
+            masks = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+        elif isinstance(instances.gt_masks, PolygonMasks):
+            masks = BitMasks.from_polygon_masks(instances.gt_masks, height, width).tensor.to(device)
+        else:
+            masks = instances.gt_masks.tensor
+        labels = self.thing_labels.to(device)[instances.gt_classes]
+        for i in masks.flatten(1).sum(1).argsort(descending=True):
+            target = torch.where(masks[i], labels[i], target)
+        return target

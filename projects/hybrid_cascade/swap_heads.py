@@ -1,0 +1,130 @@
+"""Turn the `model` of a LazyConfig that people have into HTC, in one or two lines.
+
+    use_htc_heads(model)        # the cascade of boxes and masks, without the semantic branch
+    use_semantic_branch(model)  # and all of HTC
+
+For a CfgNode (YAML) the same two steps are MODEL.ROI_HEADS.NAME "HTCROIHeads" and
+MODEL.META_ARCHITECTURE "SemanticRCNN".
+"""
+
+from copy import deepcopy
+
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.poolers import ROIPooler
+from omegaconf import DictConfig
+
+from .modeling import HTCROIHeads, SemanticContextHead, SemanticRCNN, SemanticTargets
+
+
+def use_htc_heads(
+    model: DictConfig,
+    ious: tuple[float, ...] = (0.5, 0.6, 0.7),
+    bbox_reg_weights: tuple[tuple[float, ...], ...] = (
+        (10, 10, 5, 5),
+        (20, 20, 10, 10),
+        (30, 30, 15, 15),
+    ),
+) -> None:
+    """Replace `model.roi_heads` by `HTCROIHeads`, in place; every stage gets the heads of the model.
+
+    The layers of the box and mask heads stay what the config says. Stages after the first follow it
+    by interpolation, so that an override of `model.roi_heads.box_heads.0.fc_dims` changes all.
+
+    Args:
+        model: the config of a `GeneralizedRCNN` with `StandardROIHeads` (Faster and Mask R-CNN) or
+            `CascadeROIHeads`, whose stages are kept and whose `ious` and weights win.
+        ious: IoU threshold of each stage; their number is the number of stages.
+        bbox_reg_weights: box regression weights of each stage.
+
+    Raises:
+        ValueError: for other ROI heads, or `ious` and weights of different lengths.
+    """
+    heads = model.roi_heads
+    if "box_heads" not in heads:
+        if "box_head" not in heads:
+            raise ValueError(
+                f"use_htc_heads replaces StandardROIHeads or CascadeROIHeads, not {heads._target_}"
+            )
+        if len(ious) != len(bbox_reg_weights):
+            raise ValueError(f"{len(ious)} ious, but {len(bbox_reg_weights)} bbox_reg_weights")
+        box_head, predictor = heads.pop("box_head"), heads.pop("box_predictor")
+        heads.pop("proposal_matcher")
+        predictor.num_classes = "${...num_classes}"
+        predictor.cls_agnostic_bbox_reg = True
+        heads.box_heads = _repeat(box_head, len(ious))
+        heads.box_predictors = _repeat(predictor, len(ious))
+        for predictor, weights in zip(heads.box_predictors, bbox_reg_weights, strict=True):
+            predictor.box2box_transform = L(Box2BoxTransform)(weights=weights)
+        heads.proposal_matchers = [
+            L(Matcher)(thresholds=[iou], labels=[0, 1], allow_low_quality_matches=False)
+            for iou in ious
+        ]
+    if "mask_head" in heads:
+        mask_head = heads.pop("mask_head")
+        mask_head.num_classes = "${...num_classes}"
+        heads.mask_heads = _repeat(mask_head, len(heads.box_heads))
+    heads.update(
+        _target_=HTCROIHeads,
+        mask_stages="all",
+        interleaved=True,
+        mask_information_flow=True,
+        semantic_fusion="none",
+        stage_loss_weights=[0.5**stage for stage in range(len(heads.box_heads))],
+    )
+
+
+def use_semantic_branch(model: DictConfig, num_classes: int | None = None, **targets) -> None:
+    """Make `model` a `SemanticRCNN` with a `SemanticContextHead`, in place.
+
+    `HTCROIHeads` of the model pool from the branch in both their box and their mask stages.
+
+    Args:
+        model: the config of a `GeneralizedRCNN` on a feature pyramid p2 to p6.
+        num_classes: semantic classes, 183 for COCO-Stuff. Default: those of painted targets, the
+            instance classes and one for the background.
+        targets: arguments of `SemanticTargets`, such as `source` and `unlabelled`.
+    """
+    num_things = model.roi_heads.num_classes
+    channels = "${" + "....backbone.out_channels}"
+    model.update(
+        _target_=SemanticRCNN,
+        semantic_branch=L(SemanticContextHead)(
+            input_shape={
+                f"p{level}": L(ShapeSpec)(channels=channels, stride=2**level)
+                for level in range(2, 7)
+            },
+            in_features=["p2", "p3", "p4", "p5", "p6"],
+            fusion_feature="p3",
+            num_classes=num_things + 1 if num_classes is None else num_classes,
+            conv_dim=256,
+            num_convs=4,
+            loss_weight=0.2,
+            ignore_value=255,
+        ),
+        semantic_targets=L(SemanticTargets)(
+            num_classes="${..semantic_branch.num_classes}",
+            num_things="${..roi_heads.num_classes}",
+            ignore_value="${..semantic_branch.ignore_value}",
+            **{"source": "auto", "unlabelled": "background", **targets},
+        ),
+    )
+    if model.roi_heads._target_ is HTCROIHeads:
+        model.roi_heads.semantic_fusion = "both"
+        model.roi_heads.semantic_pooler = L(ROIPooler)(
+            output_size=14, scales=(1.0 / 8,), sampling_ratio=0, pooler_type="ROIAlignV2"
+        )
+
+
+def _repeat(head: DictConfig, times: int) -> list[DictConfig]:
+    """The config of a head and `times - 1` more that take every argument from the first by reference."""
+    followers = []
+    for _ in range(times - 1):
+        follower = deepcopy(head)
+        for key in head:
+            if key != "_target_":
+                follower[key] = "${..0." + key + "}"
+        followers.append(follower)
+    return [head, *followers]
