@@ -1,0 +1,16 @@
+"""The toy scenes that the package draws: 160x160 images, things and stuff."""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.model_zoo import get_config
+
+dataloader = get_config("common/data/coco.py").dataloader
+dataloader.train.dataset.names = "toy_scenes_train"
+dataloader.test.dataset.names = "toy_scenes_val"
+dataloader.train.mapper.augmentations = [L(T.RandomFlip)(horizontal=True)]
+dataloader.test.mapper.augmentations = []
+dataloader.train.mapper.image_format = "RGB"
+dataloader.train.total_batch_size = 4
+# The images are small: reading them in the training process is faster than sharing two cores.
+dataloader.train.num_workers = 0
+dataloader.test.num_workers = 0

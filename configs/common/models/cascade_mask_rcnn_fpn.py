@@ -1,0 +1,47 @@
+"""Cascade Mask R-CNN with a ResNet-50-FPN: `HTCROIHeads` with the switches of HTC off.
+
+The ResNet is the one of torchvision (RGB images, stride in the 3x3 convolutions), as in the
+published HTC models. Every knob of the three stages is set once: a change of `box_heads.0`,
+`box_predictors.0` or `mask_heads.0` changes all stages.
+"""
+
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from detectron2.model_zoo import get_config
+
+from hybrid_cascade import use_htc_heads
+
+constants = get_config("common/data/constants.py").constants
+model = get_config("common/models/mask_rcnn_fpn.py").model
+
+model.pixel_mean = constants.imagenet_rgb256_mean
+model.pixel_std = constants.imagenet_rgb256_std
+model.input_format = "RGB"
+model.backbone.bottom_up.freeze_at = 2
+model.backbone.bottom_up.stages.stride_in_1x1 = False
+
+rpn = model.proposal_generator
+rpn.head.in_channels = "${...backbone.out_channels}"
+rpn.pre_nms_topk = (2000, 1000)  # training, inference
+rpn.post_nms_topk = (2000, 1000)
+rpn.smooth_l1_beta = 1 / 9
+
+use_htc_heads(model)
+heads = model.roi_heads
+heads.interleaved = False
+heads.mask_information_flow = False
+# Layers take their input sizes from what comes before them, so that one override is enough.
+heads.box_heads[0].input_shape = L(ShapeSpec)(
+    channels="${.....backbone.out_channels}",
+    height="${....box_pooler.output_size}",
+    width="${....box_pooler.output_size}",
+)
+heads.box_predictors[0].input_shape = L(ShapeSpec)(channels="${....box_heads.0.fc_dims.0}")
+heads.box_predictors[0].smooth_l1_beta = 1.0
+for predictor in heads.box_predictors[1:]:
+    predictor.smooth_l1_beta = "${..0.smooth_l1_beta}"
+heads.mask_heads[0].input_shape = L(ShapeSpec)(
+    channels="${.....backbone.out_channels}",
+    height="${....mask_pooler.output_size}",
+    width="${....mask_pooler.output_size}",
+)

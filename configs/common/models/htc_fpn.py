@@ -1,0 +1,10 @@
+"""HTC with a ResNet-50-FPN, as published (arXiv 1901.07518)."""
+
+from hybrid_cascade import use_semantic_branch
+
+from .cascade_mask_rcnn_fpn import model
+
+use_semantic_branch(model, num_classes=183)
+model.roi_heads.interleaved = True
+model.roi_heads.mask_information_flow = True
+model.roi_heads.box_predictors[0].test_score_thresh = 0.001

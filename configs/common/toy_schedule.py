@@ -1,0 +1,28 @@
+"""The training schedule of the quick-start configs."""
+
+from detectron2.config import LazyCall as L
+from detectron2.model_zoo import get_config
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import MultiStepParamScheduler
+
+from .train import train
+
+train.max_iter = 600
+train.output_dir = "./output/quick_start"
+train.seed = 1
+train.clip_gradients.enabled = True
+train.clip_gradients.clip_value = 5.0
+train.checkpointer.period = 200
+train.eval_period = 0  # at the end only
+
+optimizer = get_config("common/optim.py").SGD
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=L(MultiStepParamScheduler)(
+        # In percent of the training, so that they follow an override of train.max_iter.
+        values=[1.0, 0.1, 0.01],
+        milestones=[75, 92],
+        num_updates=100,
+    ),
+    warmup_length=0.1,
+    warmup_factor=0.01,
+)

@@ -1,0 +1,8 @@
+"""Detectron2's `train` section and the options that this project adds, with their defaults."""
+
+from detectron2.model_zoo import get_config
+
+train = get_config("common/train.py").train
+train.seed = -1
+train.clip_gradients = dict(enabled=False, clip_type="norm", clip_value=35.0, norm_type=2.0)
+train.num_panels = 6

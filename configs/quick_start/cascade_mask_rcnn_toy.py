@@ -1,0 +1,7 @@
+"""Cascade Mask R-CNN on the toy scenes."""
+
+from ..common.models.cascade_mask_rcnn_fpn import model
+from ..common.models.toy import make_toy
+from .htc_toy import dataloader, lr_multiplier, optimizer, train
+
+make_toy(model)

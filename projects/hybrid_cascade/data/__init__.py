@@ -1,0 +1,25 @@
+"""Datasets: registering them, checking them, and one that needs no download.
+
+Importing this package registers the built-in datasets under the folder that Detectron2 uses too,
+`$DETECTRON2_DATASETS`, or `datasets`. Files are touched when a dataset is first used.
+"""
+
+import os
+
+from .checks import DatasetError, check_dataset
+from .coco_json import register_coco_json
+from .coco_stuff import register_coco_stuff
+from .toy_scenes import draw_toy_scenes, register_toy_scenes
+
+__all__ = [
+    "DatasetError",
+    "check_dataset",
+    "draw_toy_scenes",
+    "register_coco_json",
+    "register_coco_stuff",
+    "register_toy_scenes",
+]
+
+_root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+register_coco_stuff(_root)
+register_toy_scenes(os.path.join(_root, "toy_scenes"))

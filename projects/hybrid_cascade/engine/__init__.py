@@ -1,0 +1,25 @@
+from .checkpointer import FittingCheckpointer, load_weights
+from .config_files import load_config
+from .evaluation import (
+    build_model,
+    draw_results,
+    evaluate,
+    test_augmentations,
+    test_dataset_names,
+)
+from .launch import launch
+from .trainer import LazyTrainer, Trainer
+
+__all__ = [
+    "FittingCheckpointer",
+    "LazyTrainer",
+    "Trainer",
+    "build_model",
+    "draw_results",
+    "evaluate",
+    "launch",
+    "load_config",
+    "load_weights",
+    "test_augmentations",
+    "test_dataset_names",
+]

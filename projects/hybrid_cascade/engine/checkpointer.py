@@ -1,0 +1,84 @@
+"""Load checkpoints, and refuse those that do not fit."""
+
+import os
+import pickle
+
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+
+class FittingCheckpointer(DetectionCheckpointer):
+    """`DetectionCheckpointer` that fails where it would log a warning and go on with random weights.
+
+    Weights to start a training from may lack heads or have heads for other classes, which start
+    fresh, but something must fit. With `strict`, everything must.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **kwargs):
+        super().__init__(model, save_dir, **kwargs)
+        self.strict = strict
+        self._path = None
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
+        """See `Checkpointer.load`.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+            ValueError: if it is damaged, or its weights do not fit; names the file and keys.
+        """
+        self._path = path
+        if path and "://" not in path and not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"There is no checkpoint {path!r} (train.init_checkpoint or MODEL.WEIGHTS). Weights "
+                'for the ImageNet backbones are named in docs/configs.md; "" trains from scratch.'
+            )
+        try:
+            return super().load(path, checkpointables)
+        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+            raise ValueError(f"The checkpoint {path!r} can't be read: {error}") from error
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
+        """See `Checkpointer.resume_or_load`; what a run resumes from must fit entirely."""
+        self.strict = self.strict or (resume and self.has_checkpoint())
+        return super().resume_or_load(path, resume=resume)
+
+    def _load_model(self, checkpoint):
+        incompatible = super()._load_model(checkpoint)
+        wrong_shapes = [
+            f"{key} {tuple(theirs)} instead of {tuple(ours)}"
+            for key, theirs, ours in incompatible.incorrect_shapes
+        ]
+        missing = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
+        if self.strict and (wrong_shapes or missing):
+            raise ValueError(
+                f"The checkpoint {self._path!r} does not fit the model of this config: "
+                + _some("wrong shapes", wrong_shapes)
+                + _some("missing", missing)
+                + _some("not in the model", incompatible.unexpected_keys)
+            )
+        if len(incompatible.missing_keys) == len(self.model.state_dict()):
+            raise ValueError(
+                f"Nothing in the checkpoint {self._path!r} fits the model of this config: "
+                + _some("wrong shapes", wrong_shapes)
+                + _some("in the file", incompatible.unexpected_keys)
+                + "files of other projects need tools/convert_checkpoint.py."
+            )
+        return incompatible
+
+
+def _some(title: str, keys: list[str], limit: int = 5) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return f"{title}: {', '.join(keys[:limit])}{more}; "
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Load all weights of a model.
+
+    Raises:
+        FileNotFoundError, ValueError: if the file does not exist, or does not fit entirely.
+    """
+    if not path:
+        raise ValueError("No weights given (train.init_checkpoint or MODEL.WEIGHTS is empty)")
+    FittingCheckpointer(model, strict=True).load(path, checkpointables=[])

@@ -1,0 +1,122 @@
+"""Load a LazyConfig (.py) or a CfgNode (.yaml), with overrides, and refuse keys that nothing reads."""
+
+import difflib
+import inspect
+import logging
+import os
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+
+from ..config import add_hybrid_cascade_config
+
+logger = logging.getLogger(__name__)
+
+# The keys of a LazyConfig's `train` section and what they are where a config leaves them out:
+# Detectron2's (its configs/common/train.py), then those that this project adds.
+TRAIN_DEFAULTS = {
+    "output_dir": "./output",
+    "init_checkpoint": "",
+    "max_iter": 90000,
+    "amp": {"enabled": False},
+    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+    "checkpointer": {"period": 5000, "max_to_keep": 100},
+    "eval_period": 5000,
+    "log_period": 20,
+    "device": "cuda",
+    "seed": -1,
+    "cudnn_benchmark": False,
+    "clip_gradients": {
+        "enabled": False,
+        "clip_type": "norm",
+        "clip_value": 35.0,
+        "norm_type": 2.0,
+    },
+    # Images of the test set drawn stage by stage after training and evaluation.
+    "num_panels": 6,
+}
+
+
+def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgNode:
+    """Load a config for the device that is there.
+
+    Args:
+        config_file: a LazyConfig (.py) with `model`, `train`, `dataloader`, `optimizer` and
+            `lr_multiplier`, or a CfgNode (.yaml, .yml).
+        opts: overrides as Detectron2 takes them: "model.roi_heads.num_classes=5" for a LazyConfig,
+            "MODEL.ROI_HEADS.NUM_CLASSES", "5" for a CfgNode.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        KeyError: for a key that does not exist; names it and the nearest ones.
+        ValueError: for a file of another kind or without one of the sections.
+    """
+    if not os.path.isfile(config_file):
+        raise FileNotFoundError(f"There is no config file {config_file!r} (--config-file)")
+    if config_file.endswith((".yaml", ".yml")):
+        cfg = get_cfg()
+        add_hybrid_cascade_config(cfg)
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(list(opts))
+        cfg.MODEL.DEVICE = _usable_device(cfg.MODEL.DEVICE)
+        cfg.freeze()
+        return cfg
+    if not config_file.endswith(".py"):
+        raise ValueError(f"{config_file} is neither a LazyConfig (.py) nor a CfgNode (.yaml)")
+    cfg = LazyConfig.load(config_file)
+    for section in ("model", "train", "dataloader", "optimizer", "lr_multiplier"):
+        if section not in cfg:
+            raise ValueError(f"{config_file} defines no `{section}`")
+    _check_keys("train", cfg.train, TRAIN_DEFAULTS)
+    cfg.train = OmegaConf.merge(TRAIN_DEFAULTS, cfg.train)
+    for override in opts:
+        _check_override(cfg, override)
+    cfg = LazyConfig.apply_overrides(cfg, list(opts))
+    cfg.train.device = _usable_device(cfg.train.device)
+    return cfg
+
+
+def _usable_device(device: str) -> str:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("There is no GPU: using the CPU, %d threads", torch.get_num_threads())
+        return "cpu"
+    return device
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> KeyError:
+    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=3) or sorted(known)
+    return KeyError(f"Unknown config key {key!r}; there is: {', '.join(near)}")
+
+
+def _check_keys(prefix: str, section: DictConfig, known: dict) -> None:
+    for key, value in section.items():
+        if key not in known:
+            raise _unknown_key(f"{prefix}.{key}", list(known))
+        if isinstance(known[key], dict):
+            _check_keys(f"{prefix}.{key}", value, known[key])
+
+
+def _check_override(cfg: DictConfig, override: str) -> None:
+    """LazyConfig adds keys that do not exist; allow it only where they are arguments of a call."""
+    key, separator, _ = override.partition("=")
+    if not separator:
+        raise ValueError(f"The override {override!r} is not of the form key=value")
+    node = cfg
+    for part in key.lstrip("+~").split("."):
+        known = [str(k) for k in (node if isinstance(node, DictConfig) else range(len(node)))]
+        if part not in known:
+            target = node.get("_target_") if isinstance(node, DictConfig) else None
+            if target is None:
+                raise _unknown_key(key, known)
+            target = locate(target) if isinstance(target, str) else target
+            parameters = inspect.signature(target).parameters
+            takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            if part not in parameters and not takes_any:
+                raise _unknown_key(key, [*parameters])
+            return
+        node = node[part] if isinstance(node, DictConfig) else node[int(part)]
+        if not OmegaConf.is_config(node):
+            return

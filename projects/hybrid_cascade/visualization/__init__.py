@@ -1,0 +1,7 @@
+"""Pictures of what a cascade does: its detections stage by stage, its training, its precision."""
+
+from .cascade_panel import draw_cascade_panel
+from .precision_recall import plot_precision_recall
+from .training_curves import plot_training_curves
+
+__all__ = ["draw_cascade_panel", "plot_precision_recall", "plot_training_curves"]

@@ -1,0 +1,155 @@
+import copy
+import logging
+
+import numpy as np
+import pytest
+from detectron2.data import MetadataCatalog
+from PIL import Image
+
+from hybrid_cascade.data import DatasetError, check_dataset
+
+NAME = "plants to check"
+MetadataCatalog.get(NAME).set(thing_classes=["fern", "moss", "tree"])
+
+WIDTH, HEIGHT = 8, 6
+
+
+@pytest.fixture
+def image(tmp_path):
+    """One flawless image of a dataset: a crowd, a polygon, a label map with ignored pixels."""
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[0] = 3
+    labels[1] = 255
+    Image.fromarray(labels).save(tmp_path / "map.png")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "image.jpg")
+    return {
+        "file_name": str(tmp_path / "image.jpg"),
+        "sem_seg_file_name": str(tmp_path / "map.png"),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "annotations": [
+            {
+                "category_id": 0,
+                "iscrowd": 1,
+                "segmentation": {"size": [HEIGHT, WIDTH], "counts": b"0"},
+            },
+            {"category_id": 2, "iscrowd": 0, "segmentation": [[1, 1, 5, 1, 5, 5]]},
+        ],
+    }
+
+
+def check(*images, num_classes=3, semantic_num_classes=4, **options):
+    check_dataset(
+        images, NAME, num_classes=num_classes, semantic_num_classes=semantic_num_classes, **options
+    )
+
+
+def check_fails(image, *words, **options):
+    """The message has all the words, and the name of the dataset."""
+    with pytest.raises(DatasetError) as error:
+        check(image, **options)
+    for word in (NAME, *words):
+        assert word in str(error.value)
+
+
+def test_legal_data_passes(image):
+    only_crowd, empty, no_map = copy.deepcopy(image), copy.deepcopy(image), copy.deepcopy(image)
+    only_crowd["annotations"] = only_crowd["annotations"][:1]
+    empty["annotations"] = []
+    del no_map["sem_seg_file_name"]
+    check(image, only_crowd, empty, no_map)
+
+
+def test_no_images():
+    with pytest.raises(DatasetError, match=f"{NAME}' has no images"):
+        check()
+
+
+@pytest.mark.parametrize("num_classes", [2, 80])
+def test_number_of_classes_that_is_not_the_data_s(image, num_classes):
+    keys = ("3 classes", "model.roi_heads.num_classes", "MODEL.ROI_HEADS.NUM_CLASSES")
+    check_fails(image, *keys, str(num_classes), num_classes=num_classes)
+
+
+def test_missing_image(image, tmp_path):
+    image["file_name"] = str(tmp_path / "moved.jpg")
+    check_fails(image, "file_name", "moved.jpg", "does not exist")
+
+
+def test_broken_image(image):
+    with open(image["file_name"], "w") as file:
+        file.write("<html>Not found</html>")
+    check_fails(image, "image.jpg", "cannot be read as an image")
+
+
+def test_image_of_another_size_than_annotated(image):
+    image["annotations"] = []
+    image["width"], image["height"] = HEIGHT, WIDTH
+    check_fails(image, "image.jpg", "8x6", "6x8", "`width`")
+
+
+def test_photograph_on_its_side_has_the_size_that_it_is_loaded_with(image):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees
+    Image.new("RGB", (HEIGHT, WIDTH)).save(image["file_name"], exif=exif)
+    check(image)
+
+
+def test_mask_of_another_size_than_its_image(image):
+    image["annotations"][0]["segmentation"]["size"] = [HEIGHT, WIDTH + 1]
+    check_fails(image, "annotation 0", "image.jpg", "[6, 9]", "[6, 8]", "`segmentation`")
+
+
+@pytest.mark.parametrize("category", [-1, 3])
+def test_category_out_of_range(image, category):
+    image["annotations"][1]["category_id"] = category
+    check_fails(image, "annotation 1", "image.jpg", f"`category_id` {category}", "[0, 3)")
+
+
+@pytest.mark.parametrize("polygon", [[1, 1, 5, 1], [1, 1, 5, 1, 5, 5, 2]])
+def test_polygon_that_is_none(image, polygon):
+    image["annotations"][1]["segmentation"].append(polygon)
+    check_fails(image, "annotation 1", "image.jpg", f"polygon of {len(polygon)} numbers")
+
+
+def test_missing_label_map(image, tmp_path):
+    image["sem_seg_file_name"] = str(tmp_path / "moved.png")
+    check_fails(image, "sem_seg_file_name", "moved.png", "does not exist")
+    check(image, semantic_num_classes=None)  # who has no semantic branch needs no map
+
+
+def test_label_map_of_another_size_than_its_image(image):
+    Image.new("L", (HEIGHT, WIDTH)).save(image["sem_seg_file_name"])
+    check_fails(image, "map.png", "6x8", "8x6")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "1", "LA"])
+def test_label_map_that_is_not_single_channel_gray(image, mode):
+    Image.new(mode, (WIDTH, HEIGHT)).save(image["sem_seg_file_name"])
+    check_fails(image, "map.png", f"'{mode}'", "single-channel")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_label_map_with_a_value_out_of_range(image, dtype):
+    labels = np.full((HEIGHT, WIDTH), 255, dtype)
+    labels[2, 3] = 4
+    Image.fromarray(labels).save(image["sem_seg_file_name"])
+    keys = ("model.semantic_branch.num_classes", "MODEL.SEMANTIC_BRANCH.NUM_CLASSES")
+    check_fails(image, "map.png", "value 4", "[0, 4)", *keys)
+    check(image, semantic_num_classes=5)
+
+
+def test_ignored_value_is_the_given_one(image):
+    check_fails(image, "value 255", "3 to be ignored", semantic_ignore_value=3)
+
+
+def test_of_many_images_a_sample_is_opened_and_all_annotations_are_checked(image, caplog):
+    caplog.set_level(logging.INFO, logger="hybrid_cascade")
+    missing = {**image, "file_name": "moved.jpg"}
+    check(image, missing, image, missing, image, max_images=3)
+    assert "opening 3 of its 5 images" in caplog.text
+    with pytest.raises(DatasetError, match="moved.jpg"):
+        check(image, missing, image, missing, image, max_images=5)
+    with pytest.raises(DatasetError, match="`category_id` 9"):
+        bad = {**missing, "annotations": [{"category_id": 9}]}
+        check(image, bad, image, missing, image, max_images=3)

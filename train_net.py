@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Train and evaluate any config of this project or of Detectron2, LazyConfig (.py) or YAML.
+
+    ./train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --num-gpus 8
+    ./train_net.py --config-file X.py --eval-only train.init_checkpoint=model.pth
+    ./train_net.py --config-file X.yaml --eval-only MODEL.WEIGHTS model.pth
+    ./train_net.py --config-file X.py --resume
+    torchrun --nproc_per_node 2 train_net.py --config-file X.py
+"""
+
+import json
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+
+from hybrid_cascade.engine import (
+    LazyTrainer,
+    Trainer,
+    build_model,
+    draw_results,
+    evaluate,
+    launch,
+    load_config,
+    load_weights,
+)
+
+
+def main(args) -> None:
+    cfg = load_config(args.config_file, args.opts)
+    default_setup(cfg, args)
+    is_yaml = isinstance(cfg, CfgNode)
+    if not args.eval_only:
+        trainer = (Trainer if is_yaml else LazyTrainer)(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        return
+    model = build_model(cfg)
+    load_weights(model, cfg.MODEL.WEIGHTS if is_yaml else cfg.train.init_checkpoint)
+    results = evaluate(cfg, model)
+    if comm.is_main_process():
+        draw_results(cfg, model)
+        print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser(epilog=__doc__).parse_args())
