@@ -1,9 +1,9 @@
-"""The training schedule of the quick-start configs."""
+"""The training schedule of the quick-start configs: from scratch, minutes on two CPU cores."""
 
 from detectron2.config import LazyCall as L
 from detectron2.model_zoo import get_config
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import MultiStepParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler
 
 from .train import train
 
@@ -15,14 +15,11 @@ train.clip_gradients.clip_value = 5.0
 train.checkpointer.period = 200
 train.eval_period = 0  # at the end only
 
-optimizer = get_config("common/optim.py").SGD
+optimizer = get_config("common/optim.py").AdamW
+optimizer.lr = 1e-3
+optimizer.weight_decay = 0.01
 lr_multiplier = L(WarmupParamScheduler)(
-    scheduler=L(MultiStepParamScheduler)(
-        # In percent of the training, so that they follow an override of train.max_iter.
-        values=[1.0, 0.1, 0.01],
-        milestones=[75, 92],
-        num_updates=100,
-    ),
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
     warmup_length=0.1,
     warmup_factor=0.01,
 )

@@ -1,4 +1,4 @@
-"""The toy scenes that the package draws: 160x160 images, things and stuff."""
+"""The toy scenes that the package draws: images of 128x192 pixels, things and stuff."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

@@ -24,7 +24,7 @@ def make_toy(model: DictConfig) -> None:
 
     heads = model.roi_heads
     heads.num_classes = NUM_THINGS
-    heads.batch_size_per_image = 64
+    heads.batch_size_per_image = 32
     # One sample a bin is enough for boxes of some ten cells, and half of a step is spent on them.
     heads.box_pooler.sampling_ratio = 1
     is_cascade = "box_heads" in heads

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from torch.nn import functional as F
+
+from hybrid_cascade.modeling import SemanticContextHead
+
+CHANNELS, CLASSES = 6, 4
+SHAPES = {f"p{k}": ShapeSpec(channels=CHANNELS, stride=2**k) for k in range(2, 7)}
+
+
+@pytest.fixture
+def head():
+    return SemanticContextHead(SHAPES, num_classes=CLASSES, conv_dim=8, num_convs=2)
+
+
+@pytest.fixture
+def features():
+    return {f"p{k}": torch.randn(2, CHANNELS, 128 >> k, 192 >> k) for k in range(2, 7)}
+
+
+def test_it_computes_the_published_fusion(head, features):
+    x = 0
+    for name, conv in head.lateral_convs.items():
+        resized = F.interpolate(features[name], size=(16, 24), mode="bilinear", align_corners=True)
+        x = x + F.relu(F.conv2d(resized, conv.weight, conv.bias))
+    for conv in head.convs:
+        x = F.relu(F.conv2d(x, conv.weight, conv.bias, padding=1))
+    enriched, logits, losses = head(features, None)
+    embedding = F.relu(F.conv2d(x, head.embedding.weight, head.embedding.bias))
+    torch.testing.assert_close(enriched["semantic"], embedding)
+    predicted = F.conv2d(x, head.predictor.weight, head.predictor.bias)
+    torch.testing.assert_close(logits, predicted)
+    assert losses == {}
+
+
+def test_it_leaves_the_pyramid_as_it_is_and_says_what_it_adds(head, features):
+    enriched, _, _ = head(features, None)
+    assert all(enriched[name] is features[name] for name in features)
+    assert head.output_shape()["semantic"] == ShapeSpec(channels=CHANNELS, stride=8)
+    assert set(head.output_shape()) == set(enriched)
+
+
+def test_the_loss_is_the_cross_entropy_of_labelled_pixels_at_the_stride_of_the_logits(head):
+    logits = torch.randn(1, CLASSES, 2, 3)
+    targets = torch.full((1, 16, 24), 255)
+    targets[0, 4, 4] = 2  # the pixel in the middle of the first cell
+    targets[0, 12, 20] = 1  # of the last
+    targets[0, 0, 0] = 3  # a pixel that no cell samples
+    expected = -(logits.log_softmax(1)[0, 2, 0, 0] + logits.log_softmax(1)[0, 1, 1, 2]) / 2
+    torch.testing.assert_close(head.loss(logits, targets), 0.2 * expected)
+
+
+def test_without_labelled_pixels_the_loss_and_its_gradients_are_zero(head, features):
+    _, _, losses = head(features, torch.full((2, 128, 192), 255))
+    losses["loss_sem_seg"].backward()
+    assert losses["loss_sem_seg"] == 0
+    assert all(p.grad is None or not p.grad.any() for p in head.parameters())
+    assert head.predictor.weight.grad is not None
+
+
+def test_levels_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match="fusion_feature='p7'"):
+        SemanticContextHead(SHAPES, num_classes=CLASSES, fusion_feature="p7")
+    shapes = {**SHAPES, "p4": ShapeSpec(channels=3, stride=16)}
+    with pytest.raises(ValueError, match="differ in channels"):
+        SemanticContextHead(shapes, num_classes=CLASSES)

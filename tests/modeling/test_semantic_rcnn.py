@@ -1,0 +1,141 @@
+import pytest
+import torch
+from detectron2.config import get_cfg, instantiate
+from detectron2.modeling import GeneralizedRCNN, build_model
+
+from hybrid_cascade import add_hybrid_cascade_config
+from hybrid_cascade.modeling import SemanticRCNN, check_semantic_features
+
+
+@pytest.fixture
+def model(tiny_config):
+    return instantiate(tiny_config("htc_toy"))
+
+
+def without_ground_truth(inputs):
+    return [{k: v for k, v in x.items() if k != "instances"} for x in inputs]
+
+
+def test_it_trains_on_label_maps_and_on_painted_ones(model, inputs, storage):
+    model.train()
+    painted = model(inputs)
+    for x in inputs:
+        x["sem_seg"] = torch.full(x["image"].shape[1:], 7)
+    read = model(inputs)
+    assert painted.keys() == read.keys() and "loss_sem_seg" in read
+    assert not torch.isclose(painted["loss_sem_seg"], read["loss_sem_seg"])
+    sum(read.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_the_semantic_loss_reaches_the_backbone_and_not_the_roi_heads(model, inputs, storage):
+    model.train()(inputs)["loss_sem_seg"].backward()
+    assert model.backbone.fpn_output3.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.roi_heads.parameters())
+
+
+def test_inference_returns_instances_at_output_size(model, inputs):
+    with torch.no_grad():
+        outputs = model.eval()(without_ground_truth(inputs))
+    assert [o["instances"].image_size for o in outputs] == [(97, 131), (64, 48)]
+    assert all("sem_seg" not in o for o in outputs)
+
+
+def test_output_sem_seg_adds_logits_at_output_size(model, inputs):
+    model.output_sem_seg = True
+    with torch.no_grad():
+        outputs = model.eval()(without_ground_truth(inputs))
+    assert [tuple(o["sem_seg"].shape) for o in outputs] == [(9, 97, 131), (9, 64, 48)]
+
+
+def test_inference_with_given_boxes_predicts_their_masks(model, inputs):
+    # What Detectron2's test-time augmentation calls.
+    with torch.no_grad():
+        found = model.eval().inference(without_ground_truth(inputs), do_postprocess=False)
+        boxes = [i.pred_boxes.tensor.clone() for i in found]
+        masks = [i.pred_masks for i in found]
+        for i in found:
+            i.remove("pred_masks")
+        again = model.inference(
+            without_ground_truth(inputs), detected_instances=found, do_postprocess=False
+        )
+    for i, box, mask in zip(again, boxes, masks, strict=True):
+        assert torch.equal(i.pred_boxes.tensor, box)
+        torch.testing.assert_close(i.pred_masks, mask)
+
+
+def test_images_without_instances_train(model, inputs, make_ground_truth, storage):
+    for x in inputs:
+        x["instances"] = make_ground_truth(*x["image"].shape[1:], [], [])
+    losses = model.train()(inputs)
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    total.backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_one_class_trains_and_detects(tiny_config, inputs, storage):
+    config = tiny_config("htc_toy")
+    config.roi_heads.num_classes = 1
+    config.semantic_branch.num_classes = 2
+    for x in inputs:
+        x["instances"].gt_classes.zero_()
+    model = instantiate(config)
+    assert torch.isfinite(sum(model.train()(inputs).values()))
+    with torch.no_grad():
+        model.eval()(without_ground_truth(inputs))
+
+
+def test_heads_that_ask_for_semantic_features_need_a_branch_when_built(tiny_config):
+    config = tiny_config("htc_toy")
+    config._target_ = GeneralizedRCNN
+    config.pop("semantic_branch"), config.pop("semantic_targets")
+    model = instantiate(config)
+    with pytest.raises(ValueError, match="roi_heads.semantic_fusion to 'none'"):
+        check_semantic_features(model)
+
+
+def test_a_branch_that_makes_another_feature_is_refused_when_built(tiny_config):
+    config = tiny_config("htc_toy")
+    config.roi_heads.semantic_in_feature = "context"
+    with pytest.raises(ValueError, match="makes the feature 'context'"):
+        instantiate(config)
+
+
+def test_targets_and_branch_must_agree_on_the_classes(tiny_config):
+    config = tiny_config("htc_toy")
+    config.semantic_targets.num_classes = 12
+    with pytest.raises(ValueError, match="num_classes=12 differs from semantic_branch"):
+        instantiate(config)
+
+
+def small_cfg(**keys):
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    cfg.merge_from_list(
+        "MODEL.DEVICE cpu MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 "
+        "MODEL.MASK_ON True MODEL.ROI_MASK_HEAD.NUM_CONV 2 MODEL.BACKBONE.NAME build_resnet_fpn_backbone".split()
+    )
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
+    cfg.MODEL.ROI_HEADS.NAME = "HTCROIHeads"
+    for key, value in keys.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
+    return cfg
+
+
+def test_in_a_cfg_node_fusion_follows_the_meta_architecture():
+    assert build_model(small_cfg()).roi_heads.semantic_fusion == "none"
+    model = build_model(small_cfg(MODEL__META_ARCHITECTURE="SemanticRCNN"))
+    assert isinstance(model, SemanticRCNN)
+    assert model.roi_heads.semantic_fusion == "both"
+    assert model.semantic_branch.num_classes == 81  # 80 things and the background
+
+
+def test_in_a_cfg_node_fusion_without_a_branch_fails_when_built():
+    with pytest.raises(ValueError, match="MODEL.META_ARCHITECTURE to SemanticRCNN"):
+        build_model(small_cfg(MODEL__ROI_HTC_HEAD__SEMANTIC_FUSION="box"))

@@ -1,0 +1,112 @@
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from hybrid_cascade.modeling import SemanticTargets
+
+IGNORE = 255
+
+
+def make(source="auto", num_classes=6, num_things=5, **kwargs):
+    return SemanticTargets(num_classes=num_classes, num_things=num_things, source=source, **kwargs)
+
+
+@pytest.mark.parametrize("bitmasks", [True, False])
+def test_painting_puts_small_instances_over_large_ones(make_ground_truth, bitmasks):
+    # The small instance comes first in the list and lies inside the large one.
+    instances = make_ground_truth(40, 50, [[4, 4, 12, 12], [0, 0, 40, 32]], [3, 1], bitmasks)
+    target = make().paint(instances)
+    assert target.shape == (40, 50) and target.dtype == torch.long
+    assert target[6, 6] == 3  # the small one
+    assert target[11, 11] == 1  # in its box, outside its mask: the large one shows
+    assert target[2, 20] == 1
+    assert target[30, 35] == 5  # in no mask: background, the last class
+
+
+def test_unlabelled_pixels_are_background_or_ignored(make_ground_truth):
+    instances = make_ground_truth(20, 20, [[0, 0, 10, 10]], [2])
+    assert make(unlabelled="background").paint(instances)[15, 15] == 5
+    assert make(unlabelled="ignore").paint(instances)[15, 15] == IGNORE
+
+
+def test_painting_takes_boxes_where_there_are_no_masks():
+    instances = Instances(
+        (10, 12), gt_boxes=Boxes([[2.0, 3, 6, 8]]), gt_classes=torch.tensor([4])
+    )
+    target = make().paint(instances)
+    assert (target == 4).sum() == 20
+    assert (target[3:8, 2:6] == 4).all()
+
+
+def test_painting_can_number_the_things_as_the_label_maps_do(make_ground_truth):
+    instances = make_ground_truth(20, 20, [[0, 0, 10, 10]], [1])
+    target = make(num_classes=91, num_things=2, thing_labels=[0, 44]).paint(instances)
+    assert target[2, 2] == 44
+
+
+def test_an_image_without_instances_is_all_unlabelled(make_ground_truth):
+    assert (make().paint(make_ground_truth(8, 9, [], [])) == 5).all()
+
+
+def test_a_mask_of_one_pixel_is_painted(make_ground_truth):
+    instances = make_ground_truth(8, 8, [[2, 3, 3, 4]], [0], bitmasks=True)
+    instances.gt_masks.tensor[0].zero_()
+    instances.gt_masks.tensor[0, 3, 2] = True
+    target = make().paint(instances)
+    assert (target == 0).sum() == 1 and target[3, 2] == 0
+
+
+def batch(make_ground_truth):
+    sem_seg = torch.full((20, 30), 2)
+    instances = [make_ground_truth(20, 30, [[0, 0, 10, 10]], [1])] * 2
+    return [{"sem_seg": sem_seg, "file_name": "a.jpg"}, {"file_name": "b.jpg"}], instances
+
+
+def test_auto_reads_the_map_of_an_image_that_has_one_and_paints_the_others(make_ground_truth):
+    targets = make("auto")(*batch(make_ground_truth), (32, 32))
+    assert (targets[0, :20, :30] == 2).all()
+    assert targets[1, 2, 2] == 1 and targets[1, 15, 15] == 5
+
+
+def test_instances_paints_also_where_there_is_a_map(make_ground_truth):
+    targets = make("instances")(*batch(make_ground_truth), (32, 32))
+    assert targets[0, 2, 2] == 1
+
+
+def test_padding_is_ignored(make_ground_truth):
+    targets = make("auto")(*batch(make_ground_truth), (32, 64))
+    assert targets.shape == (2, 32, 64)
+    assert (targets[:, 20:] == IGNORE).all() and (targets[:, :, 30:] == IGNORE).all()
+
+
+def test_a_missing_map_is_an_error_that_names_the_image(make_ground_truth):
+    with pytest.raises(ValueError, match="b.jpg has no label map"):
+        make("sem_seg")(*batch(make_ground_truth), (32, 32))
+
+
+@pytest.mark.parametrize("value", [6, -1])
+def test_a_value_out_of_range_is_an_error_that_names_file_and_value(make_ground_truth, value):
+    inputs, instances = batch(make_ground_truth)
+    inputs[0]["sem_seg"][3, 4] = value
+    inputs[0]["sem_seg"][5, 5] = IGNORE
+    with pytest.raises(ValueError, match=f"a.jpg has the value {value}"):
+        make()(inputs, instances, (32, 32))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"source": "stuff"}, "source='stuff'"),
+        ({"unlabelled": "void"}, "unlabelled='void'"),
+        ({"num_classes": 5}, "one more for the background"),
+        ({"thing_labels": [1, 2]}, "2 labels for 5 classes"),
+    ],
+)
+def test_wrong_options_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)
+
+
+def test_reading_maps_needs_no_labels_for_painting():
+    make("sem_seg", num_classes=2)
+    make(num_classes=5, unlabelled="ignore")
