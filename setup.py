@@ -16,7 +16,7 @@ setup(
     version="0.1.0",
     description="HTC, MNC, Cascade Mask R-CNN, SFPN and SSD for Detectron2",
     license="Apache-2.0",
-    python_requires=">=3.9",
+    python_requires=">=3.10",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
     install_requires=[

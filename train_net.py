@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Train and evaluate any config of this project or of Detectron2, LazyConfig (.py) or YAML.
 
-    ./train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --num-gpus 8
-    ./train_net.py --config-file X.py --eval-only train.init_checkpoint=model.pth
-    ./train_net.py --config-file X.yaml --eval-only MODEL.WEIGHTS model.pth
-    ./train_net.py --config-file X.py --resume
-    torchrun --nproc_per_node 2 train_net.py --config-file X.py
+./train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --num-gpus 8
+./train_net.py --config-file X.py --eval-only train.init_checkpoint=model.pth
+./train_net.py --config-file X.yaml --eval-only MODEL.WEIGHTS model.pth
+./train_net.py --config-file X.py --resume
+torchrun --nproc_per_node 2 train_net.py --config-file X.py
 """
 
 import json
@@ -13,6 +13,7 @@ import json
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from hybrid_cascade.engine import (
     LazyTrainer,
@@ -23,12 +24,16 @@ from hybrid_cascade.engine import (
     launch,
     load_config,
     load_weights,
+    output_dir,
 )
 
 
 def main(args) -> None:
+    log = {"distributed_rank": comm.get_rank(), "name": "hybrid_cascade"}
+    setup_logger(**log)
     cfg = load_config(args.config_file, args.opts)
     default_setup(cfg, args)
+    setup_logger(output_dir(cfg), configure_stdout=False, **log)
     is_yaml = isinstance(cfg, CfgNode)
     if not args.eval_only:
         trainer = (Trainer if is_yaml else LazyTrainer)(cfg)

@@ -54,7 +54,6 @@ def main(argv: list[str] | None = None) -> int:
         test_augmentations,
         test_dataset_names,
     )
-
     from hybrid_cascade.visualization import draw_cascade_panel
 
     cfg = load_config(args.config_file, args.opts)

@@ -28,7 +28,7 @@ def use_htc_heads(
         (30, 30, 15, 15),
     ),
 ) -> None:
-    """Replace `model.roi_heads` by `HTCROIHeads`, in place; every stage gets the heads of the model.
+    """Replace `model.roi_heads` by `HTCROIHeads`, in place; all stages get the heads of the model.
 
     The layers of the box and mask heads stay what the config says. Stages after the first follow it
     by interpolation, so that an override of `model.roi_heads.box_heads.0.fc_dims` changes all.
@@ -119,7 +119,7 @@ def use_semantic_branch(model: DictConfig, num_classes: int | None = None, **tar
 
 
 def _repeat(head: DictConfig, times: int) -> list[DictConfig]:
-    """The config of a head and `times - 1` more that take every argument from the first by reference."""
+    """The config of a head and `times - 1` more that take their arguments from the first."""
     followers = []
     for _ in range(times - 1):
         follower = deepcopy(head)

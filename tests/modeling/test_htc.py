@@ -29,7 +29,9 @@ def box_arguments(stages=3, **predictor):
         "box_in_features": FEATURES,
         "box_pooler": ROIPooler(7, [1 / 4, 1 / 8, 1 / 16, 1 / 32], 0, "ROIAlignV2"),
         "box_heads": [
-            FastRCNNConvFCHead(ShapeSpec(channels=CHANNELS, height=7, width=7), conv_dims=[], fc_dims=[16])
+            FastRCNNConvFCHead(
+                ShapeSpec(channels=CHANNELS, height=7, width=7), conv_dims=[], fc_dims=[16]
+            )
             for _ in range(stages)
         ],
         "box_predictors": [
@@ -169,7 +171,9 @@ def test_with_switches_off_box_losses_are_detectron2s(
     our_losses = train(ours, features, proposals, targets)
     their_losses = train(copy_to_detectron2(ours), features, proposals, targets)
     their_mask_loss = their_losses.pop("loss_mask")
-    our_mask_loss = our_losses.pop("loss_mask_stage0" if mask_stages == "first" else "loss_mask_stage2")
+    our_mask_loss = our_losses.pop(
+        "loss_mask_stage0" if mask_stages == "first" else "loss_mask_stage2"
+    )
     assert our_losses.keys() == their_losses.keys()
     for name, loss in our_losses.items():
         torch.testing.assert_close(loss, their_losses[name])
@@ -223,9 +227,7 @@ def test_interleaved_masks_train_on_boxes_of_their_own_stage(
     train(roi_heads, features, proposals, targets)
     assert [stage for stage, _ in seen] == [0, 1, 2]
     for stage, stage_proposals in seen:
-        for refined, sampled, target in zip(
-            outputs[stage], stage_proposals, targets, strict=True
-        ):
+        for refined, sampled, target in zip(outputs[stage], stage_proposals, targets, strict=True):
             allowed = Boxes(refined)
             allowed.clip(sampled.image_size)
             allowed = torch.cat([allowed.tensor, target.gt_boxes.tensor])
@@ -264,9 +266,7 @@ def test_information_flow_follows_equation_4(features, proposals):
                 flow = roi_heads.mask_information_flow[t - 1]
                 m = x + torch.relu(torch.nn.functional.conv2d(m, flow.weight, flow.bias))
             for conv in (head.mask_fcn1, head.mask_fcn2):
-                m = torch.relu(
-                    torch.nn.functional.conv2d(m, conv.weight, conv.bias, padding=1)
-                )
+                m = torch.relu(torch.nn.functional.conv2d(m, conv.weight, conv.bias, padding=1))
             torch.testing.assert_close(ours, m)
 
 

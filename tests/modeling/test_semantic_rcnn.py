@@ -113,8 +113,9 @@ def small_cfg(**keys):
     cfg = get_cfg()
     add_hybrid_cascade_config(cfg)
     cfg.merge_from_list(
-        "MODEL.DEVICE cpu MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 "
-        "MODEL.MASK_ON True MODEL.ROI_MASK_HEAD.NUM_CONV 2 MODEL.BACKBONE.NAME build_resnet_fpn_backbone".split()
+        ["MODEL.DEVICE", "cpu", "MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 2]
+        + ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
+        + ["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
     )
     cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]

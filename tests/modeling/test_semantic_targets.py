@@ -30,9 +30,7 @@ def test_unlabelled_pixels_are_background_or_ignored(make_ground_truth):
 
 
 def test_painting_takes_boxes_where_there_are_no_masks():
-    instances = Instances(
-        (10, 12), gt_boxes=Boxes([[2.0, 3, 6, 8]]), gt_classes=torch.tensor([4])
-    )
+    instances = Instances((10, 12), gt_boxes=Boxes([[2.0, 3, 6, 8]]), gt_classes=torch.tensor([4]))
     target = make().paint(instances)
     assert (target == 4).sum() == 20
     assert (target[3:8, 2:6] == 4).all()

@@ -7,7 +7,7 @@ NUM_THINGS, NUM_SEMANTIC_CLASSES, CHANNELS, FC_DIM = 5, 9, 64, 256
 
 
 def make_toy(model: DictConfig) -> None:
-    """Make a Mask R-CNN, Cascade Mask R-CNN or HTC on ResNet-FPN small and trainable from scratch."""
+    """Make a Mask R-CNN, Cascade Mask R-CNN or HTC on ResNet-FPN small and fit to start fresh."""
     bottom_up = model.backbone.bottom_up
     bottom_up.freeze_at = 0
     bottom_up.stem.norm = bottom_up.stages.norm = "BN"

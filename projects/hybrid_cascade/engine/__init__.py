@@ -4,6 +4,7 @@ from .evaluation import (
     build_model,
     draw_results,
     evaluate,
+    output_dir,
     test_augmentations,
     test_dataset_names,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "launch",
     "load_config",
     "load_weights",
+    "output_dir",
     "test_augmentations",
     "test_dataset_names",
 ]

@@ -8,7 +8,7 @@ from torch import nn
 
 
 class FittingCheckpointer(DetectionCheckpointer):
-    """`DetectionCheckpointer` that fails where it would log a warning and go on with random weights.
+    """`DetectionCheckpointer` that fails where it would warn and go on with random weights.
 
     Weights to start a training from may lack heads or have heads for other classes, which start
     fresh, but something must fit. With `strict`, everything must.
@@ -29,8 +29,8 @@ class FittingCheckpointer(DetectionCheckpointer):
         self._path = path
         if path and "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(
-                f"There is no checkpoint {path!r} (train.init_checkpoint or MODEL.WEIGHTS). Weights "
-                'for the ImageNet backbones are named in docs/configs.md; "" trains from scratch.'
+                f"There is no checkpoint {path!r} (train.init_checkpoint or MODEL.WEIGHTS). Weights of "
+                'ImageNet backbones are described in docs/configs.md; "" trains from scratch.'
             )
         try:
             return super().load(path, checkpointables)

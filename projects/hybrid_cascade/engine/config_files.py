@@ -1,4 +1,4 @@
-"""Load a LazyConfig (.py) or a CfgNode (.yaml), with overrides, and refuse keys that nothing reads."""
+"""Load a LazyConfig (.py) or a CfgNode (.yaml) with overrides; refuse keys that nothing reads."""
 
 import difflib
 import inspect
@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.utils.logger import log_first_n
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import add_hybrid_cascade_config
-
-logger = logging.getLogger(__name__)
 
 # The keys of a LazyConfig's `train` section and what they are where a config leaves them out:
 # Detectron2's (its configs/common/train.py), then those that this project adds.
@@ -81,20 +80,21 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
 
 def _usable_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("There is no GPU: using the CPU, %d threads", torch.get_num_threads())
+        message = f"There is no GPU: using the CPU, {torch.get_num_threads()} threads"
+        log_first_n(logging.WARNING, message, name=__name__)
         return "cpu"
     return device
 
 
-def _unknown_key(key: str, known: Sequence[str]) -> KeyError:
-    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=3) or sorted(known)
+def _unknown_key(key: str, part: str, known: Sequence[str]) -> KeyError:
+    near = difflib.get_close_matches(part, known, n=3) or sorted(known)
     return KeyError(f"Unknown config key {key!r}; there is: {', '.join(near)}")
 
 
 def _check_keys(prefix: str, section: DictConfig, known: dict) -> None:
     for key, value in section.items():
         if key not in known:
-            raise _unknown_key(f"{prefix}.{key}", list(known))
+            raise _unknown_key(f"{prefix}.{key}", key, list(known))
         if isinstance(known[key], dict):
             _check_keys(f"{prefix}.{key}", value, known[key])
 
@@ -110,12 +110,12 @@ def _check_override(cfg: DictConfig, override: str) -> None:
         if part not in known:
             target = node.get("_target_") if isinstance(node, DictConfig) else None
             if target is None:
-                raise _unknown_key(key, known)
+                raise _unknown_key(key, part, known)
             target = locate(target) if isinstance(target, str) else target
             parameters = inspect.signature(target).parameters
             takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
             if part not in parameters and not takes_any:
-                raise _unknown_key(key, [*parameters])
+                raise _unknown_key(key, part, [*parameters])
             return
         node = node[part] if isinstance(node, DictConfig) else node[int(part)]
         if not OmegaConf.is_config(node):

@@ -2,10 +2,10 @@
 
 import json
 import logging
+import math
 import os
 
 import detectron2.data.transforms as T
-import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import build_augmentation
@@ -80,21 +80,27 @@ def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
     if isinstance(cfg, CfgNode):
         results = CfgNodeEvaluation.test(cfg, model)
     else:
-        evaluator = cfg.dataloader.evaluator.copy()
-        if evaluator._target_ is COCOEvaluator and "output_dir" not in evaluator:
-            evaluator.output_dir = _inference_dir(cfg, test_dataset_names(cfg)[0])
-        # The copy lost its parent, which its interpolations point into.
-        evaluator._set_parent(cfg.dataloader)
+        evaluator = cfg.dataloader.evaluator
+        args = {k: instantiate(v) for k, v in evaluator.items() if k != "_target_"}
+        if evaluator._target_ is COCOEvaluator:
+            args.setdefault("output_dir", _inference_dir(cfg, test_dataset_names(cfg)[0]))
         loader = instantiate(cfg.dataloader.test)
-        results = inference_on_dataset(model, loader, instantiate(evaluator))
+        results = inference_on_dataset(model, loader, evaluator._target_(**args))
         if comm.is_main_process():
             print_csv_format(results)
     if comm.is_main_process():
         path = os.path.join(output_dir(cfg), "results.json")
         with open(path, "w") as f:
-            json.dump(results, f, indent=2)
+            json.dump(_without_nan(results), f, indent=2)
         logger.info("Metrics saved to %s", path)
     return results or {}
+
+
+def _without_nan(metrics):
+    """JSON has no NaN, which COCO's metrics are where a size or class has no ground truth."""
+    if isinstance(metrics, dict):
+        return {k: _without_nan(v) for k, v in metrics.items()}
+    return None if isinstance(metrics, float) and math.isnan(metrics) else metrics
 
 
 def draw_results(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
@@ -123,10 +129,9 @@ def draw_results(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
         folder = os.path.join(output_dir(cfg), "panels")
         os.makedirs(folder, exist_ok=True)
         for ground_truth in dataset[:: max(1, len(dataset) // max(1, num_panels))][:num_panels]:
-            with torch.no_grad():
-                panel = draw_cascade_panel(
-                    model, mapper(ground_truth), metadata, ground_truth=ground_truth
-                )
+            panel = draw_cascade_panel(
+                model, mapper(ground_truth), metadata, ground_truth=ground_truth
+            )
             stem = os.path.splitext(os.path.basename(ground_truth["file_name"]))[0]
             Image.fromarray(panel).save(os.path.join(folder, f"{prefix}{stem}.png"))
     logger.info("Pictures saved to %s", output_dir(cfg))

@@ -4,6 +4,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable
+from copy import deepcopy
 
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
@@ -70,8 +71,8 @@ class Trainer(DefaultTrainer):
     """`DefaultTrainer` for a CfgNode, with what it lacks.
 
     It evaluates COCO's metrics, checks the data and the checkpoint before the first iteration,
-    resumes with the images that would have come next, trains on CPUs with several processes too, and
-    draws curves and panels at the end.
+    resumes with the images that would have come next, trains on CPUs with several processes too,
+    and draws curves and panels at the end.
     """
 
     def __init__(self, cfg: CfgNode, config: CfgNode | DictConfig | None = None):
@@ -157,7 +158,7 @@ class Trainer(DefaultTrainer):
 
 
 class LazyTrainer(Trainer):
-    """`Trainer` for a LazyConfig: the same hooks; model, data, optimizer and schedule as it says."""
+    """`Trainer` for a LazyConfig: the same hooks; model, data and schedule as it says."""
 
     def __init__(self, config: DictConfig):
         super().__init__(_default_trainer_config(config), config)
@@ -173,7 +174,7 @@ class LazyTrainer(Trainer):
         return loader._target_(dataset=self.train_dataset, **args)
 
     def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        optimizer = self.config.optimizer.copy()
+        optimizer = deepcopy(self.config.optimizer)
         optimizer.params.model = model
         return maybe_add_gradient_clipping(cfg, instantiate(optimizer))
 

@@ -1,7 +1,7 @@
 """Hybrid Task Cascade RoI heads (arXiv 1901.07518, Section 3).
 
-Shapes: N images, R RoIs of all images, C channels, K instance classes, T stages, M the mask side (28).
-Stages are counted from 0 in code and from 1 in the paper.
+Shapes: N images, R RoIs of all images, C channels, K instance classes, T stages, M the mask side
+(28). Stages are counted from 0 in code and from 1 in the paper.
 """
 
 import logging
@@ -91,7 +91,9 @@ class HTCROIHeads(CascadeROIHeads):
         super().__init__(mask_head=nn.ModuleList(mask_heads), **kwargs)
         num_stages = self.num_cascade_stages
         if semantic_fusion not in ("none", "box", "mask", "both"):
-            raise ValueError(f"semantic_fusion={semantic_fusion!r}: not 'none', 'box', 'mask', 'both'")
+            raise ValueError(
+                f"semantic_fusion={semantic_fusion!r}: not 'none', 'box', 'mask', 'both'"
+            )
         if mask_stages not in ("first", "last", "all"):
             raise ValueError(f"mask_stages={mask_stages!r}: not 'first', 'last' or 'all'")
         if semantic_fusion != "none" and semantic_pooler is None:
@@ -238,6 +240,7 @@ class HTCROIHeads(CascadeROIHeads):
         num_stages = self.num_cascade_stages
         if not self.training and self.test_stages is not None:
             num_stages = self.test_stages
+        boxes = []
         for stage in range(num_stages):
             if stage > 0:
                 proposals = self._create_proposals_from_boxes(boxes, image_sizes)
@@ -256,7 +259,7 @@ class HTCROIHeads(CascadeROIHeads):
 
     @torch.no_grad()
     def _match_and_label_boxes(self, proposals, stage, targets):
-        """As in `CascadeROIHeads`, and the matched masks if the mask branch trains on these boxes."""
+        """As in `CascadeROIHeads`, and with masks if the mask branch trains on these boxes."""
         proposals = super()._match_and_label_boxes(proposals, stage, targets)
         if stage in self.mask_head_of_stage and not self.interleaved:
             for proposals_per_image, targets_per_image in zip(proposals, targets, strict=True):
@@ -275,7 +278,7 @@ class HTCROIHeads(CascadeROIHeads):
         targets: list[Instances],
         stage: int,
     ) -> list[Instances]:
-        """Match the boxes that a stage has refined with the ground truth, and sample them, again."""
+        """Match the boxes that a stage has refined with the ground truth again, and sample."""
         proposals = self._create_proposals_from_boxes(boxes, image_sizes)
         for p in proposals:
             # Sampling adds the ground-truth boxes, which asks for this field; nothing reads it.
@@ -304,14 +307,14 @@ class HTCROIHeads(CascadeROIHeads):
         All heads see the same RoI features x, (R, C, M/2, M/2), and gradients flow through them.
         """
         for index, head in enumerate(self.mask_head[:num_heads]):
-            y = x if index == 0 else x + self.mask_information_flow[index - 1](y)
+            y = x if index == 0 else x + self.mask_information_flow[index - 1](y)  # noqa: F821
             for conv in head.conv_norm_relus:
                 y = conv(y)
             yield y
 
     @staticmethod
     def _predict_masks(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """From m_t^- to the logits (R, K, M, M): the layers that follow the last 3x3 convolution."""
+        """From m_t^- to the logits (R, K, M, M): the layers after the last 3x3 convolution."""
         return head.predictor(head.deconv_relu(head.deconv(x)))
 
     def _forward_box(self, features, proposals, targets=None):

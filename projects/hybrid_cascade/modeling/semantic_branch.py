@@ -1,4 +1,4 @@
-"""The seam that `SemanticRCNN` adds to Detectron2: what a semantic branch is, and how to build one."""
+"""The seam that `SemanticRCNN` adds to Detectron2: what a semantic branch is, how to build it."""
 
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
@@ -15,7 +15,7 @@ Registry of semantic branches. A branch is a module called as
 - logits (Tensor): (N, number of semantic classes, h, w), at the branch's own stride.
 - losses (dict[str, Tensor]): empty when `targets` is None.
 
-It has `num_classes`, `ignore_value`, and `output_shape()`, the ShapeSpecs of the maps that it returns.
+It has `num_classes`, `ignore_value`, and `output_shape()`, the ShapeSpecs of the maps it returns.
 The registered object is called as `obj(cfg, input_shape)`.
 """
 

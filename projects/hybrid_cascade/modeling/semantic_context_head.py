@@ -1,7 +1,7 @@
 """The semantic segmentation branch of HTC (arXiv 1901.07518, Section 3.2, "Spatial Contexts").
 
-Shapes: N images, C channels of the pyramid, K semantic classes, h and w the size of the fusion level
-(stride 8 in the paper).
+Shapes: N images, C channels of the pyramid, K semantic classes, h and w the size of the fusion
+level (stride 8 in the paper).
 """
 
 import fvcore.nn.weight_init as weight_init
@@ -16,7 +16,7 @@ from .semantic_branch import SEMANTIC_BRANCH_REGISTRY
 
 @SEMANTIC_BRANCH_REGISTRY.register()
 class SemanticContextHead(nn.Module):
-    """Fuse all pyramid levels at one of them, predict a semantic map, and offer its features to RoIs.
+    """Fuse all pyramid levels at one of them, predict a semantic map, offer its features to RoIs.
 
     Every level is resized to the fusion level, passed through a 1x1 convolution, and summed; four
     3x3 convolutions follow; from there one 1x1 convolution predicts the classes and another one
@@ -55,7 +55,9 @@ class SemanticContextHead(nn.Module):
         """
         super().__init__()
         if fusion_feature not in in_features:
-            raise ValueError(f"fusion_feature={fusion_feature!r} is not in in_features={in_features}")
+            raise ValueError(
+                f"fusion_feature={fusion_feature!r} is not in in_features={in_features}"
+            )
         channels = {input_shape[f].channels for f in in_features}
         if len(channels) != 1:
             raise ValueError(f"The levels {list(in_features)} differ in channels: {channels}")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class SemanticFusionPooler(nn.Module):
-    """Has the call signature of `ROIPooler`, with the semantic map as one more, last feature map."""
+    """Has the call signature of `ROIPooler`, with the semantic map as the last feature map."""
 
     def __init__(self, pooler: ROIPooler, semantic_pooler: ROIPooler):
         """

@@ -17,7 +17,7 @@ from .semantic_targets import SemanticTargets
 
 @META_ARCH_REGISTRY.register()
 class SemanticRCNN(GeneralizedRCNN):
-    """`GeneralizedRCNN` plus one seam: `features, logits, losses = semantic_branch(features, targets)`.
+    """`GeneralizedRCNN` plus one seam, `semantic_branch(features, targets)`.
 
     The branch runs before the proposal generator and returns the features that everything after it
     sees, so it can add a map (HTC's context) or replace the pyramid's maps (SFPN).
@@ -37,8 +37,8 @@ class SemanticRCNN(GeneralizedRCNN):
             semantic_branch: see `SEMANTIC_BRANCH_REGISTRY`.
             semantic_targets: makes the branch's label maps in training.
             output_sem_seg: whether inference also returns "sem_seg", the (K, height, width) logits
-                at output size, as Detectron2's `SemanticSegmentor` does. Off by default: for the 183
-                classes of COCO-Stuff they are 780 MB an image of 800x1333.
+                at output size, as Detectron2's `SemanticSegmentor` does. Off by default: for the
+                183 classes of COCO-Stuff they are 780 MB an image of 800x1333.
             kwargs: the arguments of `GeneralizedRCNN`.
         """
         super().__init__(**kwargs)
@@ -69,7 +69,7 @@ class SemanticRCNN(GeneralizedRCNN):
         }
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
-        """As `GeneralizedRCNN.forward`; in training the dicts may also have "sem_seg", (h, w) labels.
+        """As `GeneralizedRCNN.forward`; in training the dicts may have "sem_seg", (h, w) labels.
 
         Returns:
             The losses in training, with "loss_sem_seg"; at inference a dict for each image with
@@ -128,10 +128,10 @@ class SemanticRCNN(GeneralizedRCNN):
 
 
 def check_semantic_features(model: GeneralizedRCNN) -> None:
-    """Raise a ValueError if the ROI heads fuse semantic features and nothing in the model makes them.
+    """Raise a ValueError if the ROI heads fuse semantic features that nothing in the model makes.
 
-    `SemanticRCNN` checks itself; the trainer calls this for the plain `GeneralizedRCNN`, which would
-    otherwise fail in its first iteration.
+    `SemanticRCNN` checks itself; the trainer calls this for the plain `GeneralizedRCNN`, which
+    would otherwise fail in its first iteration.
     """
     fusion = getattr(model.roi_heads, "semantic_fusion", "none")
     if fusion == "none":

@@ -1,4 +1,4 @@
-"""What the semantic branch learns from: label maps, or maps painted from the image's own instances."""
+"""What the semantic branch learns from: label maps, or maps painted from an image's instances."""
 
 from collections.abc import Sequence
 
@@ -109,15 +109,16 @@ class SemanticTargets:
         if "sem_seg" not in inputs:
             raise ValueError(
                 f"{file_name} has no label map, and the semantic targets' source is 'sem_seg'. "
-                "Register label maps (sem_seg_file_name), or set the source to 'auto' or 'instances'."
+                "Register label maps (sem_seg_file_name), or set the source to 'auto' or "
+                "'instances'."
             )
         sem_seg = inputs["sem_seg"]
         wrong = (sem_seg != self.ignore_value) & ((sem_seg < 0) | (sem_seg >= self.num_classes))
         if wrong.any():
             raise ValueError(
                 f"The label map of {file_name} has the value {sem_seg[wrong][0].item()}; the "
-                f"semantic branch has num_classes={self.num_classes}, and {self.ignore_value} means "
-                "ignore."
+                f"semantic branch has num_classes={self.num_classes}, and {self.ignore_value} "
+                "means ignore."
             )
         return sem_seg
 

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import nn
+
+from hybrid_cascade.engine import FittingCheckpointer, load_weights
+
+
+def model(width=4):
+    return nn.Sequential(nn.Linear(3, width), nn.Linear(width, 2))
+
+
+def save(path, state):
+    torch.save({"model": state}, path)
+    return str(path)
+
+
+def test_weights_that_fit_are_loaded(tmp_path):
+    source, target = model(), model()
+    load_weights(target, save(tmp_path / "a.pth", source.state_dict()))
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_weights_of_another_shape_are_an_error_that_names_file_and_key(tmp_path):
+    path = save(tmp_path / "wide.pth", model(5).state_dict())
+    with pytest.raises(ValueError, match=r"wide.pth.*0.weight \(5, 3\) instead of \(4, 3\)"):
+        load_weights(model(), path)
+
+
+def test_missing_weights_are_an_error_that_names_them(tmp_path):
+    state = model().state_dict()
+    del state["1.bias"]
+    with pytest.raises(ValueError, match="part.pth.*missing: 1.bias"):
+        load_weights(model(), save(tmp_path / "part.pth", state))
+
+
+def test_a_training_may_start_from_some_of_the_weights(tmp_path):
+    source, target = model(), model()
+    state = source.state_dict()
+    del state["1.bias"]
+    FittingCheckpointer(target).load(save(tmp_path / "part.pth", state))
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_a_training_does_not_start_from_weights_of_which_none_fit(tmp_path):
+    path = save(tmp_path / "foreign.pth", {"layer1.conv.weight": torch.zeros(3)})
+    with pytest.raises(ValueError, match="Nothing in .*foreign.pth.*layer1.conv.weight"):
+        FittingCheckpointer(model()).load(path)
+
+
+def test_what_a_run_resumes_from_must_fit_entirely(tmp_path):
+    FittingCheckpointer(model(5), str(tmp_path)).save("model_0000001")
+    with pytest.raises(ValueError, match="model_0000001.pth.*wrong shapes"):
+        FittingCheckpointer(model(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip file"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path, content):
+    (tmp_path / "damaged.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged.pth.* can't be read"):
+        load_weights(model(), str(tmp_path / "damaged.pth"))
+
+
+def test_a_missing_file_is_an_error_that_names_file_and_key():
+    with pytest.raises(FileNotFoundError, match=r"'nowhere.pth' \(train.init_checkpoint or MODEL"):
+        FittingCheckpointer(model()).load("nowhere.pth")
+
+
+def test_evaluation_without_weights_is_refused():
+    with pytest.raises(ValueError, match="No weights given"):
+        load_weights(model(), "")

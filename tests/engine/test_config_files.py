@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode, instantiate
+
+from hybrid_cascade.engine import load_config
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+TOY = str(CONFIGS / "quick_start" / "htc_toy.py")
+YAML = str(CONFIGS / "yaml" / "htc" / "htc_r50_fpn_1x.yaml")
+
+
+def test_both_kinds_load_with_overrides():
+    lazy = load_config(TOY, ["train.max_iter=3", "model.roi_heads.interleaved=False"])
+    assert lazy.train.max_iter == 3 and lazy.model.roi_heads.interleaved is False
+    yaml = load_config(YAML, ["SOLVER.MAX_ITER", "3", "MODEL.ROI_HTC_HEAD.INTERLEAVED", "False"])
+    assert isinstance(yaml, CfgNode)
+    assert yaml.SOLVER.MAX_ITER == 3 and yaml.MODEL.ROI_HTC_HEAD.INTERLEAVED is False
+
+
+def test_train_sections_of_detectron2s_own_configs_get_our_defaults(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(
+        "train = dict(max_iter=7)\nmodel = dataloader = optimizer = lr_multiplier = {}\n"
+    )
+    cfg = load_config(str(path))
+    assert cfg.train.max_iter == 7 and cfg.train.clip_gradients.enabled is False
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("train.max_iters=5", "'train.max_iters'; there is: max_iter"),
+        ("trian.max_iter=5", "'trian.max_iter'; there is: train"),
+        ("model.roi_heads.box_heads.7.fc_dims=[3]", "'model.roi_heads.box_heads.7.fc_dims'"),
+        ("train.amp.enable=True", "'train.amp.enable'; there is: enabled"),
+        ("model.semantic_branch.num_conv=3", "num_conv'; there is: num_convs"),
+    ],
+)
+def test_an_unknown_key_in_an_override_is_an_error_that_names_it(override, message):
+    with pytest.raises(KeyError) as error:
+        load_config(TOY, [override])
+    assert message in str(error.value)
+
+
+def test_an_unknown_argument_that_is_handed_on_is_an_error_when_the_model_is_built():
+    # HTCROIHeads takes any keyword and hands it to Detectron2's classes, which refuse it by name.
+    cfg = load_config(TOY, ["model.roi_heads.interleave=True"])
+    with pytest.raises(TypeError, match="interleave"):
+        instantiate(cfg.model)
+
+
+def test_an_argument_that_the_config_leaves_out_can_be_set():
+    cfg = load_config(TOY, ["model.roi_heads.average_masks=False"])
+    assert cfg.model.roi_heads.average_masks is False
+
+
+def test_an_unknown_key_in_the_file_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "config.py"
+    sections = "model = dataloader = optimizer = lr_multiplier = {}\n"
+    path.write_text("train = dict(max_iters=7)\n" + sections)
+    with pytest.raises(KeyError, match="train.max_iters"):
+        load_config(str(path))
+    path = tmp_path / "config.yaml"
+    path.write_text("MODEL:\n  ROI_HTC_HEAD:\n    INTERLEAVE: True\n")
+    with pytest.raises(KeyError, match="MODEL.ROI_HTC_HEAD.INTERLEAVE"):
+        load_config(str(path))
+
+
+def test_files_that_are_no_configs_are_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.py"):
+        load_config("nowhere.py")
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"config.json is neither"):
+        load_config(str(path))
+    path = tmp_path / "part.py"
+    path.write_text("model = {}\n")
+    with pytest.raises(ValueError, match="part.py defines no `train`"):
+        load_config(str(path))
+
+
+def test_an_override_without_a_value_is_refused():
+    with pytest.raises(ValueError, match="'train.max_iter' is not of the form"):
+        load_config(TOY, ["train.max_iter", "5"])

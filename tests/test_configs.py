@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+from hybrid_cascade.engine import build_model, load_config
+from hybrid_cascade.modeling import SemanticRCNN
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+RUNNABLE = sorted(
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.rglob("*.*")
+    if path.suffix in (".py", ".yaml") and "common" not in path.parts and "base_" not in path.name
+)
+WITH_YAML = [
+    "htc/htc_r50_fpn_1x",
+    "htc/htc_r50_fpn_20e",
+    "htc/htc_without_semantic_r50_fpn_1x",
+    "cascade_mask_rcnn/cascade_mask_rcnn_r50_fpn_1x",
+]
+
+
+@pytest.mark.parametrize("path", RUNNABLE)
+def test_every_config_loads_and_builds_what_its_name_says(path):
+    cfg = load_config(str(CONFIGS / path))
+    if path.endswith(".yaml"):
+        return  # built below, beside its LazyConfig
+    with torch.device("meta"):  # shapes without memory
+        model = instantiate(cfg.model)
+    name = path.rpartition("/")[2]
+    has_branch = name.startswith("htc") and "without_semantic" not in name
+    assert isinstance(model, SemanticRCNN) == has_branch
+    for depth, blocks in (("r50", 6), ("r101", 23), ("x101", 23)):
+        if depth in name:
+            assert len(model.backbone.bottom_up.res4) == blocks
+    if "x101" in name:
+        groups = int(name.split("_")[2 if name.startswith("htc") else 4].split("x")[0])
+        assert model.backbone.bottom_up.res2[0].conv2.groups == groups
+
+
+@pytest.mark.parametrize("path", WITH_YAML)
+def test_lazy_config_and_yaml_build_the_same_model(path, inputs):
+    lazy = build_model(load_config(str(CONFIGS / f"{path}.py")))
+    yaml = build_model(load_config(str(CONFIGS / "yaml" / f"{path}.yaml")))
+    yaml.load_state_dict(lazy.state_dict())
+    images = [{k: v for k, v in x.items() if k != "instances"} for x in inputs[:1]]
+    with torch.no_grad():
+        ours, theirs = lazy(images)[0]["instances"], yaml(images)[0]["instances"]
+    assert len(ours) == len(theirs) > 0
+    for field in ("scores", "pred_classes", "pred_masks"):
+        assert torch.equal(ours.get(field), theirs.get(field))
+    assert torch.equal(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
+
+
+@pytest.mark.parametrize("path", WITH_YAML)
+def test_lazy_config_and_yaml_train_alike(path):
+    lazy = load_config(str(CONFIGS / f"{path}.py"))
+    yaml = load_config(str(CONFIGS / "yaml" / f"{path}.yaml"))
+    assert lazy.train.max_iter == yaml.SOLVER.MAX_ITER
+    assert lazy.train.init_checkpoint == yaml.MODEL.WEIGHTS
+    assert lazy.optimizer.lr == yaml.SOLVER.BASE_LR
+    assert lazy.dataloader.train.dataset.names == yaml.DATASETS.TRAIN[0]
+    assert lazy.dataloader.test.dataset.names == yaml.DATASETS.TEST[0]
+    assert lazy.dataloader.train.mapper.image_format == yaml.INPUT.FORMAT == lazy.model.input_format
+    milestones = list(instantiate(lazy.lr_multiplier.scheduler)._milestones)[:2]
+    assert milestones == list(yaml.SOLVER.STEPS)
+    heads = lazy.model.roi_heads
+    assert list(heads.stage_loss_weights) == list(yaml.MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS)
+    assert heads.interleaved == yaml.MODEL.ROI_HTC_HEAD.INTERLEAVED
+    assert heads.box_predictors[0].smooth_l1_beta == yaml.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA
+    assert lazy.model.proposal_generator.smooth_l1_beta == yaml.MODEL.RPN.SMOOTH_L1_BETA
+    assert [list(m.thresholds) for m in heads.proposal_matchers] == [
+        [iou] for iou in yaml.MODEL.ROI_BOX_CASCADE_HEAD.IOUS
+    ]
+
+
+# Knob, value, and where it shows in the model that is built.
+KNOBS = {
+    "backbone.bottom_up.stages.depth=101": lambda m: len(m.backbone.bottom_up.res4) == 23,
+    "backbone.bottom_up.freeze_at=3": lambda m: (
+        not m.backbone.bottom_up.res3[0].conv1.weight.requires_grad
+        and m.backbone.bottom_up.res4[0].conv1.weight.requires_grad
+    ),
+    "proposal_generator.anchor_matcher.thresholds=[0.2,0.6]": lambda m: (
+        m.proposal_generator.anchor_matcher.thresholds[1:3] == [0.2, 0.6]
+    ),
+    "proposal_generator.pre_nms_topk=[4000,2000]": lambda m: (
+        m.proposal_generator.pre_nms_topk == {True: 4000, False: 2000}
+    ),
+    "proposal_generator.post_nms_topk=[1000,500]": lambda m: (
+        m.proposal_generator.post_nms_topk == {True: 1000, False: 500}
+    ),
+    "roi_heads.box_heads.0.conv_dims=[256,128]": lambda m: all(
+        head.conv2.out_channels == 128 for head in m.roi_heads.box_head
+    ),
+    "roi_heads.box_heads.0.fc_dims=[512]": lambda m: all(
+        head.fc1.out_features == predictor.cls_score.in_features == 512
+        for head, predictor in zip(m.roi_heads.box_head, m.roi_heads.box_predictor, strict=True)
+    ),
+    "roi_heads.mask_heads.0.conv_dims=[256,256,128]": lambda m: all(
+        len(head.conv_norm_relus) == 2 and head.deconv.out_channels == 128
+        for head in m.roi_heads.mask_head
+    ),
+    "roi_heads.box_pooler.output_size=9": lambda m: all(
+        head.fc1.in_features == 256 * 81 for head in m.roi_heads.box_head
+    ),
+    "roi_heads.box_pooler.sampling_ratio=2": lambda m: (
+        m.roi_heads.box_pooler.level_poolers[0].sampling_ratio == 2
+    ),
+    "roi_heads.mask_pooler.output_size=10": lambda m: (
+        m.roi_heads.mask_pooler.output_size == (10, 10)
+    ),
+    "roi_heads.stage_loss_weights=[1,1,1]": lambda m: m.roi_heads.stage_loss_weights == [1, 1, 1],
+    "roi_heads.box_predictors.1.box2box_transform.weights=[5,5,2,2]": lambda m: (
+        [list(p.box2box_transform.weights)[0] for p in m.roi_heads.box_predictor] == [10, 5, 30]
+    ),
+    "roi_heads.proposal_matchers.1.thresholds=[0.55]": lambda m: (
+        [matcher.thresholds[1] for matcher in m.roi_heads.proposal_matchers] == [0.5, 0.55, 0.7]
+    ),
+    "roi_heads.num_classes=7": lambda m: all(
+        p.cls_score.out_features == 8 and head.predictor.out_channels == 7
+        for p, head in zip(m.roi_heads.box_predictor, m.roi_heads.mask_head, strict=True)
+    ),
+    "backbone.out_channels=128": lambda m: all(
+        head.fc1.in_features == 128 * 49 for head in m.roi_heads.box_head
+    ),
+}
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_knob_of_cascade_mask_rcnn_is_reached_from_the_command_line(knob):
+    path = CONFIGS / "cascade_mask_rcnn" / "cascade_mask_rcnn_r50_fpn_1x.py"
+    cfg = load_config(str(path), [f"model.{knob}"])
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    assert KNOBS[knob](model)
+
+
+def test_the_cascade_mask_rcnn_config_documents_its_knobs():
+    text = (CONFIGS / "cascade_mask_rcnn" / "cascade_mask_rcnn_r50_fpn_1x.py").read_text()
+    for knob in KNOBS:
+        key = knob.partition("=")[0]
+        if key not in ("roi_heads.num_classes", "backbone.out_channels"):
+            assert f"model.{key}=" in text
+
+
+def test_common_files_are_configs_too():
+    for path in (CONFIGS / "common").rglob("*.py"):
+        LazyConfig.load(str(path))

@@ -1,0 +1,179 @@
+"""The one or two lines of the README, for configs that people have."""
+
+from functools import partial
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import get_cfg, instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.model_zoo import get_config, get_config_file
+from detectron2.modeling import (
+    FPN,
+    GeneralizedRCNN,
+    SimpleFeaturePyramid,
+    SwinTransformer,
+    ViT,
+    build_model,
+)
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import nn
+
+from hybrid_cascade import add_hybrid_cascade_config, use_htc_heads, use_semantic_branch
+from hybrid_cascade.modeling import HTCROIHeads, SemanticRCNN
+
+
+def shrink(model):
+    model.roi_heads.batch_size_per_image = 8
+    model.proposal_generator.post_nms_topk = (20, 10)
+
+
+def resnet(config_path):
+    model = get_config(config_path).model
+    model.backbone.bottom_up.stages.depth = 18
+    model.backbone.bottom_up.stages.pop("stride_in_1x1")
+    shrink(model)
+    return model
+
+
+def vit():
+    model = get_config("common/models/mask_rcnn_vitdet.py").model
+    model.backbone = L(SimpleFeaturePyramid)(
+        net=L(ViT)(
+            img_size=64,
+            patch_size=16,
+            embed_dim=24,
+            depth=2,
+            num_heads=2,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            window_block_indexes=[0],
+            window_size=4,
+            use_rel_pos=True,
+            out_feature="last_feat",
+        ),
+        in_feature="${.net.out_feature}",
+        out_channels=256,
+        scale_factors=(4.0, 2.0, 1.0, 0.5),
+        top_block=L(LastLevelMaxPool)(),
+        norm="LN",
+        square_pad=192,
+    )
+    shrink(model)
+    return model
+
+
+def swin():
+    model = get_config("common/models/cascade_rcnn.py").model
+    model.backbone = L(FPN)(
+        bottom_up=L(SwinTransformer)(depths=[1, 1, 1, 1], embed_dim=12, num_heads=[1, 1, 2, 2]),
+        in_features=("p0", "p1", "p2", "p3"),
+        out_channels=256,
+        top_block=L(LastLevelMaxPool)(),
+    )
+    shrink(model)
+    return model
+
+
+CONFIGS = {
+    "mask_rcnn_fpn.py": partial(resnet, "common/models/mask_rcnn_fpn.py"),
+    "cascade_rcnn.py": partial(resnet, "common/models/cascade_rcnn.py"),
+    "ViT": vit,
+    "Swin": swin,
+}
+
+
+def check_it_runs(model, inputs):
+    total = sum(model.train()(inputs).values())
+    assert torch.isfinite(total)
+    total.backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    with torch.no_grad():
+        outputs = model.eval()([{k: v for k, v in x.items() if k != "instances"} for x in inputs])
+    assert len(outputs) == len(inputs)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_line_gives_htc_without_the_semantic_branch(name, inputs, storage):
+    config = CONFIGS[name]()
+    use_htc_heads(config)
+    model = instantiate(config)
+    assert type(model) is GeneralizedRCNN and type(model.roi_heads) is HTCROIHeads
+    assert model.roi_heads.num_cascade_stages == len(model.roi_heads.mask_head) == 3
+    assert model.roi_heads.semantic_fusion == "none"
+    check_it_runs(model, inputs)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_two_lines_give_all_of_htc(name, inputs, storage):
+    config = CONFIGS[name]()
+    use_htc_heads(config)
+    use_semantic_branch(config)
+    model = instantiate(config)
+    assert type(model) is SemanticRCNN
+    assert model.roi_heads.semantic_fusion == "both"
+    check_it_runs(model, inputs)
+
+
+def detectron2_yaml(*overrides):
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    cfg.merge_from_file(get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"))
+    small = "RESNETS.STEM_OUT_CHANNELS 8 RESNETS.RES2_OUT_CHANNELS 32 RESNETS.WIDTH_PER_GROUP 8"
+    cfg.merge_from_list([w if w.isdigit() else f"MODEL.{w}" for w in small.split()])
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8])
+    cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "MODEL.RPN.POST_NMS_TOPK_TEST", 10])
+    cfg.merge_from_list(overrides)
+    return cfg
+
+
+def test_one_key_of_detectron2s_yaml_gives_htc_without_the_semantic_branch(inputs, storage):
+    model = build_model(detectron2_yaml("MODEL.ROI_HEADS.NAME", "HTCROIHeads"))
+    assert type(model) is GeneralizedRCNN and model.roi_heads.semantic_fusion == "none"
+    check_it_runs(model, inputs)
+
+
+def test_two_keys_of_detectron2s_yaml_give_all_of_htc(inputs, storage):
+    model = build_model(
+        detectron2_yaml(
+            *("MODEL.ROI_HEADS.NAME", "HTCROIHeads"),
+            *("MODEL.META_ARCHITECTURE", "SemanticRCNN"),
+        )
+    )
+    assert model.roi_heads.semantic_fusion == "both" and len(model.roi_heads.mask_head) == 3
+    check_it_runs(model, inputs)
+
+
+def test_the_heads_keep_the_layers_of_the_config():
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    config.roi_heads.box_head.conv_dims = [32]
+    config.roi_heads.box_head.fc_dims = [48]
+    config.roi_heads.box_predictor.input_shape = ShapeSpec(channels=48)
+    config.roi_heads.mask_head.conv_dims = [24, 24]
+    use_htc_heads(config)
+    heads = instantiate(config).roi_heads
+    for box_head, mask_head in zip(heads.box_head, heads.mask_head, strict=True):
+        assert box_head.conv1.out_channels == 32 and box_head.fc1.out_features == 48
+        assert mask_head.mask_fcn1.out_channels == 24
+
+
+def test_the_number_of_stages_is_the_number_of_ious():
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    use_htc_heads(config, ious=(0.5, 0.6), bbox_reg_weights=((10, 10, 5, 5), (20, 20, 10, 10)))
+    heads = instantiate(config).roi_heads
+    assert heads.num_cascade_stages == len(heads.mask_head) == 2
+    assert heads.stage_loss_weights == [1.0, 0.5]
+    with pytest.raises(ValueError, match="3 ious, but 1 bbox_reg_weights"):
+        use_htc_heads(resnet("common/models/mask_rcnn_fpn.py"), bbox_reg_weights=((1, 1, 1, 1),))
+
+
+def test_a_detector_of_boxes_stays_one():
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    for key in ("mask_in_features", "mask_pooler", "mask_head"):
+        config.roi_heads.pop(key)
+    use_htc_heads(config)
+    assert not instantiate(config).roi_heads.mask_on
+
+
+def test_other_roi_heads_are_refused():
+    with pytest.raises(ValueError, match="StandardROIHeads or CascadeROIHeads, not .*Res5ROIHeads"):
+        use_htc_heads(get_config("common/models/mask_rcnn_c4.py").model)
