@@ -130,7 +130,9 @@ class Trainer(DefaultTrainer):
         sampler = None
         if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
             sampler = self._build_sampler(cfg)
-        return build_detection_train_loader(cfg, dataset=self.train_dataset, sampler=sampler)
+        return build_detection_train_loader(
+            cfg, dataset=self.train_dataset, sampler=sampler, **_loader_seed(cfg)
+        )
 
     def _build_sampler(self, cfg: CfgNode) -> ResumableTrainingSampler:
         seed = cfg.SEED if cfg.SEED >= 0 else None
@@ -171,6 +173,8 @@ class LazyTrainer(Trainer):
         args = {k: instantiate(v) for k, v in loader.items() if k not in ("_target_", "dataset")}
         if "sampler" not in args:
             args["sampler"] = self._build_sampler(cfg)
+        if loader._target_ is build_detection_train_loader:
+            args = {**_loader_seed(cfg), **args}
         return loader._target_(dataset=self.train_dataset, **args)
 
     def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -217,6 +221,11 @@ def _default_trainer_config(config: DictConfig) -> CfgNode:
     cfg.TEST.EVAL_PERIOD = train.eval_period
     cfg.freeze()
     return cfg
+
+
+def _loader_seed(cfg: CfgNode) -> dict[str, int]:
+    """With a seed of its own, a new data loader draws no number from the training's generator."""
+    return {"seed": cfg.SEED} if cfg.SEED >= 0 else {}
 
 
 def _as_tuple(names) -> tuple[str, ...]:

@@ -1,0 +1,33 @@
+"""HTC with a ResNet-50-FPN on COCO's photographs at 320 pixels, from scratch, a hundred iterations.
+
+Not to get a detector, but to see the whole way work on real data: it needs COCO's instances only,
+the semantic branch learns from maps painted from them.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+
+from hybrid_cascade import use_semantic_branch
+
+from ..common.data.coco import dataloader
+from ..common.models.cascade_mask_rcnn_fpn import model
+from ..common.toy_schedule import lr_multiplier, optimizer, train
+
+use_semantic_branch(model, source="instances")
+model.roi_heads.interleaved = True
+model.roi_heads.mask_information_flow = True
+model.roi_heads.batch_size_per_image = 64
+model.proposal_generator.post_nms_topk = (500, 200)
+# Without ImageNet weights the statistics of the batch norms have to be learned.
+model.backbone.bottom_up.freeze_at = 0
+model.backbone.bottom_up.stem.norm = model.backbone.bottom_up.stages.norm = "BN"
+
+resize = L(T.ResizeShortestEdge)(short_edge_length=320, max_size=544)
+dataloader.train.mapper.augmentations = [resize, L(T.RandomFlip)(horizontal=True)]
+dataloader.test.mapper.augmentations = [resize]
+dataloader.train.total_batch_size = 2
+dataloader.train.num_workers = dataloader.test.num_workers = 0
+
+optimizer.lr = 2e-4
+train.max_iter = 100
+train.output_dir = "./output/quick_start_coco"

@@ -1,0 +1,234 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils.env import seed_all_rng
+
+from hybrid_cascade.data import DatasetError, register_toy_scenes
+from hybrid_cascade.engine import LazyTrainer, Trainer, load_config
+
+ROOT = Path(__file__).parent.parent.parent
+TOY = str(ROOT / "configs" / "quick_start" / "htc_toy.py")
+# The smallest model that is still HTC, and four images of the toy scenes to train on.
+TINY = [
+    "train.max_iter=4",
+    "train.checkpointer.period=2",
+    "train.log_period=1",
+    "train.num_panels=1",
+    "dataloader.train.total_batch_size=2",
+    "dataloader.train.dataset.names=four_toy_scenes_train",
+    "dataloader.test.dataset.names=four_toy_scenes_val",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_scenes(tmp_path_factory):
+    # The first image has no annotation and is left out of the training.
+    root = tmp_path_factory.mktemp("data") / "toy_scenes"
+    register_toy_scenes(str(root), "four_toy_scenes", num_train=5, num_val=3)
+    return root
+
+
+def run(folder, *overrides, resume=False):
+    config = load_config(TOY, [*TINY, f"train.output_dir={folder}", *overrides])
+    os.makedirs(folder, exist_ok=True)
+    seed_all_rng(config.train.seed)  # as default_setup does
+    trainer = LazyTrainer(config)
+    trainer.resume_or_load(resume)
+    trainer.train()
+    return trainer
+
+
+def weights(folder, name):
+    return torch.load(Path(folder) / name, weights_only=True)["model"]
+
+
+def test_a_training_leaves_metrics_curves_panels_and_checkpoints(tmp_path):
+    run(tmp_path)
+    written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    expected = {"metrics.json", "results.json", "training_curves.png", "precision_recall.png"}
+    assert expected | {"model_final.pth", "model_0000001.pth"} <= written
+    assert len([name for name in written if name.startswith("panels/")]) == 1
+    assert any("tfevents" in name for name in written)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"bbox", "segm"} and "AP" in results["segm"]
+
+
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path):
+    run(tmp_path / "whole")
+    run(tmp_path / "parts")
+    # As if the second run had died after its second iteration.
+    (tmp_path / "parts" / "model_final.pth").unlink()
+    (tmp_path / "parts" / "last_checkpoint").write_text("model_0000001.pth")
+    run(tmp_path / "parts", resume=True)
+    whole = weights(tmp_path / "whole", "model_final.pth")
+    parts = weights(tmp_path / "parts", "model_final.pth")
+    half = weights(tmp_path / "parts", "model_0000001.pth")
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    assert not all(torch.equal(whole[k], half[k]) for k in whole)
+
+
+def test_options_of_the_train_section_reach_the_trainer(tmp_path):
+    config = load_config(
+        TOY,
+        [
+            *TINY,
+            f"train.output_dir={tmp_path}",
+            "train.checkpointer.max_to_keep=3",
+            "train.log_period=7",
+            "train.clip_gradients.clip_value=0.5",
+            "train.ddp.find_unused_parameters=True",
+        ],
+    )
+    trainer = LazyTrainer(config)
+    hooks = {type(hook).__name__: hook for hook in trainer._hooks}
+    assert hooks["PeriodicCheckpointer"].max_to_keep == 3
+    assert hooks["PeriodicCheckpointer"].period == 2
+    assert hooks["PeriodicWriter"]._period == 7
+    assert type(trainer.optimizer).__name__ == "AdamWWithGradientClip"
+    assert trainer._ddp_options()["find_unused_parameters"] is True
+
+
+def test_gradients_are_clipped(tmp_path):
+    def largest_gradient(clip_value):
+        folder = tmp_path / str(clip_value)
+        trainer = run(folder, "train.max_iter=1", f"train.clip_gradients.clip_value={clip_value}")
+        norms = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
+        return max(norms)
+
+    assert largest_gradient(1e-6) <= 1.01e-6 < largest_gradient(5)
+
+
+def test_the_wrong_number_of_classes_is_found_before_the_first_iteration(tmp_path):
+    with pytest.raises(DatasetError, match="5 classes of things.*num_classes"):
+        run(tmp_path, "model.roi_heads.num_classes=4")
+
+
+def test_labels_that_the_semantic_branch_does_not_have_are_found_too(tmp_path):
+    with pytest.raises(DatasetError, match=r"stuff_train.*model.semantic_branch.num_classes"):
+        run(tmp_path, "model.semantic_branch.num_classes=6")
+
+
+def test_fusion_without_a_branch_is_found_too(tmp_path):
+    config = load_config(TOY, [*TINY, f"train.output_dir={tmp_path}"])
+    config.model._target_ = "detectron2.modeling.GeneralizedRCNN"
+    config.model.pop("semantic_branch"), config.model.pop("semantic_targets")
+    with pytest.raises(ValueError, match="roi_heads.semantic_fusion"):
+        LazyTrainer(config)
+
+
+def test_a_missing_data_set_is_an_error_that_says_where_it_is_expected(tmp_path):
+    with pytest.raises(DatasetError, match="instances_train2017.json.*DETECTRON2_DATASETS"):
+        run(tmp_path, "dataloader.train.dataset.names=coco_2017_train_stuffthings")
+
+
+YAML = f"""
+_BASE_: "{ROOT}/configs/yaml/htc/htc_r50_fpn_1x.yaml"
+SEED: 1
+MODEL:
+  WEIGHTS: ""
+  BACKBONE: {{FREEZE_AT: 0}}
+  RESNETS: {{STEM_OUT_CHANNELS: 8, RES2_OUT_CHANNELS: 32, WIDTH_PER_GROUP: 8, NORM: "BN"}}
+  FPN: {{OUT_CHANNELS: 32}}
+  RPN: {{POST_NMS_TOPK_TRAIN: 50, POST_NMS_TOPK_TEST: 20}}
+  ROI_HEADS: {{NUM_CLASSES: 5, BATCH_SIZE_PER_IMAGE: 16}}
+  ROI_BOX_HEAD: {{FC_DIM: 32}}
+  ROI_MASK_HEAD: {{CONV_DIM: 32, NUM_CONV: 1}}
+  SEMANTIC_BRANCH: {{NUM_CLASSES: 9, CONV_DIM: 32}}
+DATASETS:
+  TRAIN: ("four_toy_scenes_train",)
+  TEST: ("four_toy_scenes_val",)
+DATALOADER: {{NUM_WORKERS: 0}}
+INPUT:
+  MIN_SIZE_TRAIN: (96,)
+  MIN_SIZE_TEST: 96
+SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 2, BASE_LR: 0.001}}
+TEST: {{NUM_PANELS: 1}}
+"""
+
+
+def test_a_yaml_config_trains_through_the_same_trainer(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(YAML)
+    cfg = load_config(str(tmp_path / "tiny.yaml"), ["OUTPUT_DIR", str(tmp_path / "out")])
+    (tmp_path / "out").mkdir()
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(False)
+    trainer.train()
+    written = {p.name for p in (tmp_path / "out").iterdir()}
+    expected = {"metrics.json", "results.json", "training_curves.png", "model_final.pth", "panels"}
+    assert expected <= written
+
+
+CONFIG_OF_OWN_DATA = """
+from detectron2.config import LazyConfig
+from hybrid_cascade.data import register_toy_scenes
+
+register_toy_scenes("{root}", "own_data", num_train=5, num_val=3)
+toy = LazyConfig.load("{toy}")
+model, dataloader, train = toy.model, toy.dataloader, toy.train
+optimizer, lr_multiplier = toy.optimizer, toy.lr_multiplier
+dataloader.train.dataset.names = "own_data_train"
+dataloader.train.total_batch_size = 2
+dataloader.test.dataset.names = "own_data_val"
+train.max_iter = 2
+train.num_panels = 1
+train.output_dir = "{output}"
+"""
+
+
+@pytest.fixture
+def own_config(tmp_path):
+    path = tmp_path / "own.py"
+    text = CONFIG_OF_OWN_DATA.format(root=tmp_path / "own", toy=TOY, output=tmp_path / "out")
+    path.write_text(text)
+    return str(path)
+
+
+def train_net(*arguments, launcher=()):
+    done = subprocess.run(
+        [sys.executable, *launcher, str(ROOT / "train_net.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_command_line_trains_and_evaluates(own_config, tmp_path):
+    code, text = train_net("--config-file", own_config)
+    assert code == 0, text
+    assert text.count("There is no GPU") == (0 if torch.cuda.is_available() else 1)
+    trained = json.loads((tmp_path / "out" / "results.json").read_text())
+    weights = tmp_path / "out" / "model_final.pth"
+    code, text = train_net(
+        "--config-file", own_config, "--eval-only", f"train.init_checkpoint={weights}"
+    )
+    assert code == 0, text
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == trained
+
+
+def test_two_processes_under_torchrun_train_one_model(own_config, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29511")
+    code, text = train_net("--config-file", own_config, launcher=launcher)
+    assert code == 0, text
+    assert "World size: 2" in text
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    assert any("total_loss" in json.loads(line) for line in lines)
+    assert "segm" in json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("train.max_iters=3", "Unknown config key 'train.max_iters'"),
+        ("train.init_checkpoint=nowhere.pth", "There is no checkpoint 'nowhere.pth'"),
+    ],
+)
+def test_a_mistake_ends_with_an_exit_code_and_a_message(own_config, override, message):
+    code, text = train_net("--config-file", own_config, override)
+    assert code != 0
+    assert message in text
