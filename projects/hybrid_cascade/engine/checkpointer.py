@@ -29,8 +29,8 @@ class FittingCheckpointer(DetectionCheckpointer):
         self._path = path
         if path and "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(
-                f"There is no checkpoint {path!r} (train.init_checkpoint or MODEL.WEIGHTS). Weights of "
-                'ImageNet backbones are described in docs/configs.md; "" trains from scratch.'
+                f"There is no checkpoint {path!r} (train.init_checkpoint or MODEL.WEIGHTS). "
+                'docs/configs.md says where backbones come from; "" trains from scratch.'
             )
         try:
             return super().load(path, checkpointables)
