@@ -19,6 +19,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
     cfg.MODEL.ROI_HTC_HEAD.TEST_STAGES = 0  # 0: all
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_SCORES = True
+    cfg.MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS = False
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_MASKS = True
 
     # SemanticRCNN and its branch

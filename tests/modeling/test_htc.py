@@ -365,17 +365,21 @@ def test_mask_probabilities_are_averaged_over_the_stages_or_the_last(features):
     assert not torch.allclose(averaged, last)
 
 
-def test_class_probabilities_are_averaged_over_the_stages_or_the_last(features, proposals):
+def test_class_scores_are_averaged_over_the_stages_or_the_last(features, proposals):
     roi_heads = htc(masks=False).eval()
     with torch.no_grad():
-        per_stage = [
-            predictor.predict_probs(predictions, stage_proposals)[0][:, :CLASSES]
-            for predictor, predictions, stage_proposals, _ in roi_heads._run_box_stages(
-                features, proposals
-            )
+        first_image = len(proposals[0])
+        logits = [
+            predictions[0][:first_image]
+            for _, predictions, _, _ in roi_heads._run_box_stages(features, proposals)
         ]
+        per_stage = [stage_logits.softmax(1)[:, :CLASSES] for stage_logits in logits]
     best = detect(roi_heads, features, proposals)[0].scores[0]
     torch.testing.assert_close(best, torch.stack(per_stage).mean(0).max())
+    roi_heads.average_logits = True
+    best = detect(roi_heads, features, proposals)[0].scores[0]
+    torch.testing.assert_close(best, torch.stack(logits).mean(0).softmax(1)[:, :CLASSES].max())
+    roi_heads.average_logits = False
     roi_heads.average_scores = False
     best = detect(roi_heads, features, proposals)[0].scores[0]
     torch.testing.assert_close(best, per_stage[-1].max())
@@ -433,6 +437,7 @@ def test_boxes_of_zero_area_are_ordinary_proposals(features, proposals, targets,
         ({"mask_stages": "second"}, "mask_stages='second'"),
         ({"mask_stages": "last"}, "needs 1 mask heads, not 3"),
         ({"stage_loss_weights": [1, 1]}, "2 weights for 3 stages"),
+        ({"average_logits": True, "average_scores": False}, "contradicts average_scores=False"),
         ({"test_stages": 4}, r"test_stages=4 is not in \[1, 3\]"),
     ],
 )

@@ -59,6 +59,7 @@ class HTCROIHeads(CascadeROIHeads):
         stage_loss_weights: Sequence[float] | None = (1.0, 0.5, 0.25),
         test_stages: int | None = None,
         average_scores: bool = True,
+        average_logits: bool = False,
         average_masks: bool = True,
         **kwargs,
     ):
@@ -82,7 +83,8 @@ class HTCROIHeads(CascadeROIHeads):
                 found up to there; None for all. May be changed at any time.
             average_scores: class probabilities are the mean over the stages that ran, or those of
                 the last.
-            average_masks: the same for mask probabilities. (MMDetection 3 takes the last.)
+            average_logits: average the logits of the classes instead, as MMDetection does.
+            average_masks: as `average_scores`, for mask probabilities. (MMDetection 3 takes the last.)
             kwargs: the arguments of `CascadeROIHeads`, its `mask_head` excepted.
 
         Raises:
@@ -105,6 +107,8 @@ class HTCROIHeads(CascadeROIHeads):
             )
         if test_stages is not None and not 1 <= test_stages <= num_stages:
             raise ValueError(f"test_stages={test_stages} is not in [1, {num_stages}]")
+        if average_logits and not average_scores:
+            raise ValueError("average_logits=True contradicts average_scores=False")
         self.mask_stages = mask_stages
         self.interleaved = interleaved
         self.semantic_fusion = semantic_fusion
@@ -112,6 +116,7 @@ class HTCROIHeads(CascadeROIHeads):
         self.stage_loss_weights = stage_loss_weights
         self.test_stages = test_stages
         self.average_scores = average_scores
+        self.average_logits = average_logits
         self.average_masks = average_masks
 
         if semantic_fusion in ("box", "both"):
@@ -187,6 +192,7 @@ class HTCROIHeads(CascadeROIHeads):
             "stage_loss_weights": htc.STAGE_LOSS_WEIGHTS or None,
             "test_stages": htc.TEST_STAGES or None,
             "average_scores": htc.AVERAGE_SCORES,
+            "average_logits": htc.AVERAGE_LOGITS,
             "average_masks": htc.AVERAGE_MASKS,
         }
 
@@ -320,15 +326,15 @@ class HTCROIHeads(CascadeROIHeads):
     def _forward_box(self, features, proposals, targets=None):
         """Detect at inference, as `CascadeROIHeads`, with the switches for stages and averaging."""
         stages = list(self._run_box_stages(features, proposals))
-        scores = [
-            predictor.predict_probs(predictions, proposals)
-            for predictor, predictions, proposals, _ in stages
-        ]
-        if self.average_scores:
-            scores = [sum(s) / len(stages) for s in zip(*scores, strict=True)]
-        else:
-            scores = scores[-1]
         predictor, _, proposals, boxes = stages[-1]
+        if self.average_logits:
+            logits = sum(predictions[0] for _, predictions, _, _ in stages) / len(stages)
+            scores = predictor.predict_probs((logits, None), proposals)
+        else:
+            scores_per_stage = [p.predict_probs(x, proposals) for p, x, _, _ in stages]
+            scores = scores_per_stage[-1]
+            if self.average_scores:
+                scores = [sum(s) / len(stages) for s in zip(*scores_per_stage, strict=True)]
         instances, _ = fast_rcnn_inference(
             boxes,
             scores,
