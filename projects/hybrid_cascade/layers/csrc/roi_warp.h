@@ -58,15 +58,15 @@ struct Axis {
 
 // Equal ends give their value exactly, so that flat regions tie in the max pooling.
 template <typename T>
-C10_HOST_DEVICE inline T interpolate(T low, T high, T weight) {
+C10_HOST_DEVICE C10_ALWAYS_INLINE T interpolate(T low, T high, T weight) {
   return low + weight * (high - low);
 }
 
 // Whether a candidate replaces the best sample so far: the first of equal ones stays, as in max_pool2d,
 // and NaN wins.
 template <typename T>
-C10_HOST_DEVICE inline bool replaces(T candidate, T best) {
-  return candidate > best || candidate != candidate;
+C10_HOST_DEVICE C10_ALWAYS_INLINE bool replaces(T candidate, T best) {
+  return (candidate > best) | (candidate != candidate); // without a branch, for vectors
 }
 
 struct Warp {

@@ -13,13 +13,14 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <type_traits>
 #include <vector>
 
 // Compiles a function for several instruction sets, of which the loader chooses.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORISED __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
+#define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define VECTORISED
 #endif
@@ -29,7 +30,7 @@
 namespace hybrid_cascade {
 namespace {
 
-constexpr int kBlock = 32;
+constexpr int kBlock = 64; // faster than 32: the work for a sample is shared by more channels
 
 // Packed maps have zeros around: two rows and columns before, which a sample outside the map reads, of
 // which the second is also the neighbour of pixel 0, and one after.
@@ -127,10 +128,37 @@ INLINED void to_block(const From* from, int64_t cells, int channels, To* block) 
 }
 
 template <typename From, typename To>
-INLINED void from_block(const From* block, int64_t cells, int channels, To* to) {
+void from_block(const From* from, int64_t cells, int channels, To* to) {
+  int64_t done = 0;
+#if defined(__GNUC__)
+  // Four cells of four channels at a time, whose transpose is a matter of registers.
+  using Vector [[gnu::vector_size(4 * sizeof(From))]] = From;
+  for (; done + 4 <= cells; done += 4) {
+    for (int c = 0; c < channels; c += 4) {
+      Vector cell[4];
+      for (int i = 0; i < 4; ++i) {
+        std::memcpy(&cell[i], from + (done + i) * kBlock + c, sizeof(Vector));
+      }
+      const Vector low01 = __builtin_shufflevector(cell[0], cell[1], 0, 4, 1, 5);
+      const Vector high01 = __builtin_shufflevector(cell[0], cell[1], 2, 6, 3, 7);
+      const Vector low23 = __builtin_shufflevector(cell[2], cell[3], 0, 4, 1, 5);
+      const Vector high23 = __builtin_shufflevector(cell[2], cell[3], 2, 6, 3, 7);
+      const Vector channel[4] = {
+          __builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+          __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+          __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+          __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+      for (int i = 0; i < std::min(4, channels - c); ++i) {
+        for (int j = 0; j < 4; ++j) {
+          to[(c + i) * cells + done + j] = static_cast<To>(channel[i][j]);
+        }
+      }
+    }
+  }
+#endif
   for (int c = 0; c < channels; ++c) {
-    for (int64_t cell = 0; cell < cells; ++cell) {
-      to[c * cells + cell] = static_cast<To>(block[cell * kBlock + c]);
+    for (int64_t cell = done; cell < cells; ++cell) {
+      to[c * cells + cell] = static_cast<To>(from[cell * kBlock + c]);
     }
   }
 }
@@ -153,8 +181,8 @@ at::Tensor pack(const Warp& warp, const at::Tensor& input) {
       const int channels = std::min<int64_t>(kBlock, warp.channels - first);
       const scalar_t* source = from + map / blocks * strides[0] + first * strides[1] + y * strides[2];
       T* row = to + (map * (warp.height + kMargin) + y + kBefore) * row_size + kBefore * kBlock;
-      for (int64_t x = 0; x < warp.width; ++x) {
-        for (int c = 0; c < channels; ++c) {
+      for (int c = 0; c < channels; ++c) {
+        for (int64_t x = 0; x < warp.width; ++x) {
           row[x * kBlock + c] = static_cast<T>(source[c * strides[1] + x * strides[3]]);
         }
       }
@@ -201,7 +229,7 @@ INLINED void interpolate_row(
 }
 
 // Forward of one box in one block of channels. `row` has room for `pool` rows of samples.
-template <typename T>
+template <bool keep_argmax, typename T>
 INLINED void warp_block(
     const Warp& warp, const T* map, const Plan<T>& plan, T* row, T* __restrict cells, Index<T>* __restrict argmax) {
   const int64_t map_row = (int64_t(warp.width) + kMargin) * kBlock;
@@ -220,15 +248,17 @@ INLINED void warp_block(
           const Index<T> index = dy * warp.pool + dx;
           for (int c = 0; c < kBlock; ++c) {
             const T value = interpolate(left[c], left[c + kBlock], sample.weight);
-            const bool better = index == 0 || replaces(value, best[c]);
+            const bool better = (index == 0) | replaces(value, best[c]);
             best[c] = better ? value : best[c];
-            best_index[c] = better ? index : best_index[c];
+            if (keep_argmax) {
+              best_index[c] = better ? index : best_index[c];
+            }
           }
         }
       }
       std::copy_n(best, kBlock, cells);
       cells += kBlock;
-      if (argmax) {
+      if (keep_argmax) {
         std::copy_n(best_index, kBlock, argmax);
         argmax += kBlock;
       }
@@ -318,7 +348,8 @@ INLINED void warp_block_backward(
 #define INSTANTIATE(T)                                                                                  \
   VECTORISED void run_forward(                                                                          \
       const Warp& warp, const T* map, const Plan<T>& plan, T* row, T* cells, Index<T>* argmax) {        \
-    warp_block<T>(warp, map, plan, row, cells, argmax);                                                 \
+    argmax ? warp_block<true>(warp, map, plan, row, cells, argmax)                                      \
+           : warp_block<false>(warp, map, plan, row, cells, argmax);                                    \
   }                                                                                                     \
   VECTORISED void run_backward(                                                                         \
       const Warp& warp, const T* cells, const Index<T>* argmax, const T* map, const Plan<T>& plan, T* row, \
