@@ -187,13 +187,6 @@ __global__ void __launch_bounds__(kLanes* kRows) forward_kernel(
   });
 }
 
-template <typename T>
-__device__ void add(T* target, T value) {
-  if (target) {
-    atomicAdd(target, value);
-  }
-}
-
 // The same walk. What the samples between two pixel columns send to them is summed before it is added to
 // memory. The grid has as many boxes and tiles as it likes: a thread block takes several in order if there are
 // fewer. With one box, one tile and one row of threads, each channel of the maps belongs to one thread, which
