@@ -3,8 +3,8 @@
 Detectron2 and torch are expected in the environment already (neither has one name on the package
 index that fits everybody), hence `pip install --no-build-isolation -e .`.
 
-The operators are compiled for CUDA if a toolkit and a CUDA build of torch are there, else for the CPU
-only. Where that fails, the installation goes on without them, and plain PyTorch takes their place.
+The operators are compiled for CUDA if a toolkit and a CUDA build of torch are there, else for the
+CPU only. Where that fails, the installation goes on without them, and plain PyTorch serves.
 `FORCE_CUDA=1` insists: CUDA is compiled, or the installation fails.
 """
 
@@ -24,8 +24,8 @@ OPENCV = [] if importlib.util.find_spec("cv2") else ["opencv-python"]
 
 
 def find_cuda_toolkit():
-    """The folder of a CUDA toolkit with compiler and headers, or None. An `nvcc` on the path can be a
-    script that lies elsewhere, so a folder counts only if both are there."""
+    """The folder of a CUDA toolkit with compiler and headers, or None. An `nvcc` on the path can be
+    a script that lies elsewhere, so a folder counts only if both are there."""
     nvcc = shutil.which("nvcc")
     candidates = [
         os.environ.get("CUDA_HOME"),
@@ -49,8 +49,8 @@ def get_extensions():
         from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:
         message = (
-            f"torch cannot be imported ({error}): the operators are not compiled. Install torch first,"
-            " then install this package with `pip install --no-build-isolation -e .`"
+            f"torch cannot be imported ({error}): the operators are not compiled. Install torch"
+            " first, then install this package with `pip install --no-build-isolation -e .`"
         )
         if FORCE_CUDA:
             raise SystemExit(message) from error
@@ -58,7 +58,7 @@ def get_extensions():
         return {}
 
     if torch.version.cuda and not torch.cuda.is_available():
-        # Without a GPU to ask: code that every GPU from Turing on compiles for itself when it is loaded.
+        # No GPU to ask: code that any GPU from Turing on compiles for itself when it is loaded.
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5+PTX")
 
     with_cuda = FORCE_CUDA or bool(toolkit and torch.version.cuda)

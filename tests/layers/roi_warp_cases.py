@@ -15,9 +15,7 @@ def warp_by_loop(input, boxes, output_size, spatial_scale=1.0, aligned=False):
 
     def positions(low, high, count):
         extent = (high - low) * spatial_scale
-        return [
-            low * spatial_scale - shift + (i + shift) / count * extent for i in range(count)
-        ]
+        return [low * spatial_scale - shift + (i + shift) / count * extent for i in range(count)]
 
     for k, (image, x1, y1, x2, y2) in enumerate(boxes.double().tolist()):
         for i, y in enumerate(positions(y1, y2, rows)):

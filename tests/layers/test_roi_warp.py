@@ -6,15 +6,14 @@ import warnings
 
 import pytest
 import torch
-from hybrid_cascade.layers import ROIWarp, roi_warp
 from torch.nn import functional as F
+
+from hybrid_cascade.layers import ROIWarp, roi_warp
 
 from .roi_warp_cases import random_boxes, random_features, warp_by_loop
 
 module = sys.modules["hybrid_cascade.layers.roi_warp"]
-needs_operator = pytest.mark.skipif(
-    not module._compiled_devices, reason=module._compiled_reason
-)
+needs_operator = pytest.mark.skipif(not module._compiled_devices, reason=module._compiled_reason)
 
 
 def warp_by_grid_sample(input, boxes, output_size, spatial_scale=1.0, aligned=False):
@@ -30,9 +29,7 @@ def warp_by_grid_sample(input, boxes, output_size, spatial_scale=1.0, aligned=Fa
     x = positions(boxes[:, 1], boxes[:, 3], output_size[1])
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
     grid = (2 * grid + 1) / torch.tensor([width, height]) - 1
-    return F.grid_sample(
-        input[boxes[:, 0].long()], grid, padding_mode="zeros", align_corners=False
-    )
+    return F.grid_sample(input[boxes[:, 0].long()], grid, padding_mode="zeros", align_corners=False)
 
 
 def gradients(function, input, boxes, seed=1):
@@ -61,17 +58,13 @@ def test_value_and_gradients_are_those_of_grid_sample_and_max_pool(
     input, boxes = random_features(3, 66, 11, 8), random_boxes(20, 3, 11 * 16, 8 * 16)
 
     def expected(input, boxes):
-        return F.max_pool2d(
-            warp_by_grid_sample(input, boxes, (6, 12), 1 / 16, aligned), max_pool
-        )
+        return F.max_pool2d(warp_by_grid_sample(input, boxes, (6, 12), 1 / 16, aligned), max_pool)
 
     def ours(input, boxes):
         return roi_warp(input, boxes, (6, 12), 1 / 16, max_pool, aligned)
 
     torch.testing.assert_close(ours(input, boxes), expected(input, boxes))
-    torch.testing.assert_close(
-        gradients(ours, input, boxes), gradients(expected, input, boxes)
-    )
+    torch.testing.assert_close(gradients(ours, input, boxes), gradients(expected, input, boxes))
 
 
 @pytest.mark.parametrize("max_pool", [1, 2])
@@ -211,9 +204,7 @@ def test_a_list_of_boxes_is_one_tensor_for_each_image(implementation):
     boxes = random_boxes(5, 1, 6, 6)[:, 1:]
     lists = [boxes[:2], boxes[:0], boxes[2:]]
     index = torch.tensor([0.0, 0, 2, 2, 2], dtype=torch.float64)[:, None]
-    assert torch.equal(
-        roi_warp(input, lists, 4), roi_warp(input, torch.cat([index, boxes], 1), 4)
-    )
+    assert torch.equal(roi_warp(input, lists, 4), roi_warp(input, torch.cat([index, boxes], 1), 4))
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "sliced", "transposed", "expanded"])
@@ -328,14 +319,13 @@ def test_compiles_without_a_graph_break(implementation):
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("error")
         torch.testing.assert_close(compiled(input, boxes), function(input, boxes))
-    torch.testing.assert_close(
-        gradients(compiled, input, boxes), gradients(function, input, boxes)
-    )
+    torch.testing.assert_close(gradients(compiled, input, boxes), gradients(function, input, boxes))
 
 
 def test_deterministic_algorithms_are_repeatable(implementation):
-    input, boxes = random_features(2, 65, 8, 8, dtype=torch.float32), random_boxes(
-        200, 2, 8, 8, dtype=torch.float32
+    input, boxes = (
+        random_features(2, 65, 8, 8, dtype=torch.float32),
+        random_boxes(200, 2, 8, 8, dtype=torch.float32),
     )
     torch.use_deterministic_algorithms(True)
     try:
@@ -344,7 +334,7 @@ def test_deterministic_algorithms_are_repeatable(implementation):
         )
     finally:
         torch.use_deterministic_algorithms(False)
-    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @needs_operator

@@ -1,6 +1,6 @@
 """RoI warp on a GPU, against the CPU kernels, whose own tests compare them to the equation.
 
-    python -m pytest tests/layers/test_roi_warp_cuda.py
+python -m pytest tests/layers/test_roi_warp_cuda.py
 """
 
 import subprocess
@@ -8,8 +8,9 @@ import sys
 
 import pytest
 import torch
-from hybrid_cascade.layers import roi_warp
 from torch.nn import functional as F
+
+from hybrid_cascade.layers import roi_warp
 
 from .roi_warp_cases import random_boxes, random_features
 
@@ -75,7 +76,7 @@ def test_kinks_and_ties_choose_the_same_side_as_on_the_cpu(dtype):
         return output.detach().cpu(), input.grad.cpu(), boxes.grad.cpu()
 
     actual = exact_gradients(input.cuda(), boxes.cuda())
-    for ours, expected in zip(actual, exact_gradients(input, boxes)):
+    for ours, expected in zip(actual, exact_gradients(input, boxes), strict=True):
         assert torch.equal(ours, expected)
 
 
@@ -139,7 +140,7 @@ def test_deterministic_algorithms_are_repeatable_and_the_same():
         first, second = (gradients(input.cuda(), boxes.cuda(), 4, 1.0, 2) for _ in "12")
     finally:
         torch.use_deterministic_algorithms(False)
-    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     torch.testing.assert_close(first, expected, rtol=1e-3, atol=1e-3)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
+
 from hybrid_cascade.layers import ROIWarpPooler, roi_warp
 from hybrid_cascade.layers.roi_warp_pooler import assign_boxes_to_levels
 
@@ -11,9 +12,7 @@ SCALES = [1 / 4, 1 / 8, 1 / 16]
 
 
 def pyramid(images=2, side=512, dtype=torch.float32):
-    return [
-        random_features(images, 3, int(side * s), int(side * s), dtype=dtype) for s in SCALES
-    ]
+    return [random_features(images, 3, int(side * s), int(side * s), dtype=dtype) for s in SCALES]
 
 
 def boxes_of_many_sizes(dtype=torch.float32):
@@ -32,7 +31,7 @@ def test_boxes_are_warped_from_the_level_that_roi_pooler_takes(implementation):
     rows = torch.cat(
         [torch.cat([b.tensor.new_full((len(b), 1), i), b.tensor], 1) for i, b in enumerate(boxes)]
     )
-    for row, level, result in zip(rows, levels.tolist(), output):
+    for row, level, result in zip(rows, levels.tolist(), output, strict=True):
         expected = roi_warp(features[level], row[None], 6, SCALES[level], 2, True)[0]
         torch.testing.assert_close(result, expected)
 

@@ -18,7 +18,7 @@ from .roi_warp_reference import roi_warp_reference
 
 
 def _load_operator() -> tuple[frozenset[str], str]:
-    """Loads the compiled operator. Returns the device types that it serves, and else the reason why."""
+    """Loads the compiled operator. Returns the device types that it serves, and why no others."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         library = Path(__file__).parent / f"_C{suffix}"
         if library.exists():
@@ -71,8 +71,8 @@ def _backward(ctx, grad, _):
     grads = torch.ops.hybrid_cascade.roi_warp_backward(
         grad, *ctx.saved_tensors, *ctx.settings, *needed
     )
-    grads = [grad if need else None for grad, need in zip(grads, needed)]
-    return *grads, None, None, None, None, None, None
+    input_grad, boxes_grad = (grads[i] if needed[i] else None for i in range(2))
+    return input_grad, boxes_grad, None, None, None, None, None, None
 
 
 def _second_backward(ctx, *grads):
@@ -92,9 +92,7 @@ def _with_image_index(boxes: Sequence[Tensor]) -> Tensor:
     """A list of (L, 4), one for each image, as one (K, 5)."""
     for image_boxes in boxes:
         if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
-            raise ValueError(
-                f"boxes of an image must be (L, 4), got {tuple(image_boxes.shape)}"
-            )
+            raise ValueError(f"boxes of an image must be (L, 4), got {tuple(image_boxes.shape)}")
     indices = [b.new_full((b.shape[0], 1), index) for index, b in enumerate(boxes)]
     return torch.cat([torch.cat(indices), torch.cat(list(boxes))], dim=1)
 
@@ -118,32 +116,33 @@ def roi_warp(
     outside of the map. It is differentiable, once, by `input` and by the coordinates of `boxes`.
 
     Where the derivative jumps, one side is chosen, the same on every device: a sample exactly on a
-    pixel u has the derivative of the cell [u, u + 1); of equal samples in a window of the max pooling,
-    the first in row-major order takes the gradient, as in `max_pool2d`.
+    pixel u has the derivative of the cell [u, u + 1); of equal samples in a window of the max
+    pooling, the first in row-major order takes the gradient, as in `max_pool2d`.
 
     Args:
         input: features (N, C, H, W), float16, bfloat16, float32 or float64, of any strides.
         boxes: (K, 5), rows of (image index, x1, y1, x2, y2), or a list of N tensors (L, 4) of
             (x1, y1, x2, y2), in pixels of the image; of the type of `input`, or float32 or float64.
-            Where a coordinate is NaN or infinite, or a sample lies outside of the map, the value is 0
-            and so is the gradient. Reversed boxes are mirrored, and those without area sample one
-            line or point.
+            Where a coordinate is NaN or infinite, or a sample lies outside of the map, the value
+            is 0 and so is the gradient. Reversed boxes are mirrored, and those without area sample
+            one line or point.
         output_size: samples of a box, (h, w), or one number for both.
         spatial_scale: size of a pixel of the image in pixels of the map, e.g. 1/16.
-        max_pool: k in [1, 16], for which the result is max pooled in windows of k x k, without storing
-            all samples; it must divide h and w.
+        max_pool: k in [1, 16], for which the result is max pooled in windows of k x k, without
+            storing all samples; it must divide h and w.
         aligned: False for the equation above. True puts samples in the middle of their part of the
             box, u' + 0.5, and pixel u at u + 0.5, as `torchvision.ops.roi_align(aligned=True)`.
 
     Returns:
-        (K, C, h / max_pool, w / max_pool), contiguous, in the type of `input`. Coordinates and sums are
-        computed in float32, or float64 for float64 features; under autocast too.
+        (K, C, h / max_pool, w / max_pool), contiguous, in the type of `input`. Coordinates and
+        sums are computed in float32, or float64 for float64 features; under autocast too.
 
     Raises:
         ValueError: for a shape, a size or a max_pool that is not as above.
         TypeError: for a type that is not as above.
-        IndexError or RuntimeError: for an image index out of range. On CUDA it is a device assertion
-            ("roi_warp: image index out of range"), reported by the next synchronising call.
+        IndexError or RuntimeError: for an image index out of range. On CUDA it is a device
+            assertion ("roi_warp: image index out of range"), reported by the next synchronising
+            call.
     """
     if input.dim() != 4:
         raise ValueError(f"input must be (N, C, H, W), got {tuple(input.shape)}")
@@ -169,9 +168,7 @@ def roi_warp(
     if input.device.type not in _compiled_devices:
         if not torch.compiler.is_compiling():
             _warn_of_reference(input.device.type)
-        return roi_warp_reference(
-            input, boxes, (rows, columns), spatial_scale, max_pool, aligned
-        )
+        return roi_warp_reference(input, boxes, (rows, columns), spatial_scale, max_pool, aligned)
     # Only a backward pass needs the indices of the maxima.
     keep_argmax = torch.is_grad_enabled() and (input.requires_grad or boxes.requires_grad)
     return torch.ops.hybrid_cascade.roi_warp(

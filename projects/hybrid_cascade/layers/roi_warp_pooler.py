@@ -15,8 +15,8 @@ from .roi_warp import ROIWarp
 class ROIWarpPooler(nn.Module):
     """Warps each box from the feature map of the pyramid level that suits its size.
 
-    It is called as Detectron2's `ROIPooler` and assigns boxes to levels by the same rule (equation 1
-    of the FPN paper), so that it can replace it in any ROI head. Gradients reach the boxes as well.
+    It is called as Detectron2's `ROIPooler` and assigns boxes to levels by the same rule (equation
+    1 of the FPN paper), so that it can replace it in any ROI head. Gradients reach the boxes too.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class ROIWarpPooler(nn.Module):
         )
         indices = [torch.nonzero(levels == level)[:, 0] for level in range(len(x))]
         pooled = [
-            pooler(features, boxes[index])
-            for pooler, features, index in zip(self.level_poolers, x, indices)
+            pooler(x[level], boxes[indices[level]])
+            for level, pooler in enumerate(self.level_poolers)
         ]
         output = pooled[0].new_zeros(len(boxes), *pooled[0].shape[1:])
         return output.index_copy(0, torch.cat(indices), torch.cat(pooled))

@@ -1,6 +1,6 @@
 """RoI warp in plain PyTorch: what `roi_warp` runs where its operator is not compiled.
 
-It computes the same as the kernels in csrc/, in the same order, and lets autograd derive the gradients.
+It computes the same as the kernels in csrc/, in the same order. Autograd derives the gradients.
 K: boxes, h, w: samples of a box.
 """
 
