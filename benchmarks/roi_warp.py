@@ -4,12 +4,12 @@
     python benchmarks/roi_warp.py --device cuda
 
 Prints a table, and writes benchmarks/results/roi_warp_<device>.json and .png. In every round each
-contender runs once, in turn, so that a busy machine slows all of them; figures are medians over rounds.
+contender runs once, in turn, so that a busy machine slows all of them; figures are medians.
 
 - ours: `roi_warp`.
 - grid_sample: `grid_sample` + `max_pool2d`, all boxes of an image in one call.
-- roi_align 1, roi_align 2: `torchvision.ops.roi_align` with sampling_ratio 1 at all samples + `max_pool2d`,
-  and with sampling_ratio 2 at the size of the output. They have no gradient by the boxes.
+- roi_align 1, roi_align 2: `torchvision.ops.roi_align` with sampling_ratio 1 at all samples +
+  `max_pool2d`, and with sampling_ratio 2 at the output's size. They have no gradient by the boxes.
 - floor: the bytes that must be read and written / the copy bandwidth measured in the same run.
 """
 
@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     device, rounds = arguments.device, arguments.rounds
     torch.set_num_threads(arguments.threads)
