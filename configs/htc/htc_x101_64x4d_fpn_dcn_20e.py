@@ -5,7 +5,7 @@ Published: box AP 50.4, mask AP 43.8 on COCO val2017. Needs nothing compiled.
 
 from hybrid_cascade.layers.deform_conv import DeformBottleneckBlock
 
-from .htc_x101_64x4d_fpn_20e import dataloader, model
+from .htc_x101_64x4d_fpn_20e import dataloader, lr_multiplier, model, optimizer, train
 
 for stage in model.backbone.bottom_up.stages[1:]:
     stage.block_class = DeformBottleneckBlock

@@ -34,7 +34,7 @@ class FittingCheckpointer(DetectionCheckpointer):
             )
         try:
             return super().load(path, checkpointables)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+        except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, KeyError) as error:
             raise ValueError(f"The checkpoint {path!r} can't be read: {error}") from error
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:

@@ -1,0 +1,188 @@
+"""Deformable convolutions without Detectron2's compiled part, on torchvision's operator.
+
+Same arguments, attributes and tensor names as `detectron2.layers.DeformConv` and
+`ModulatedDeformConv`, so checkpoints fit both.
+
+Shapes: N images, C channels in, D channels out, G deformable groups, K kernel height times width,
+(h, w) the size in, (h', w') the size out.
+"""
+
+import torch
+from detectron2.layers import Conv2d, get_norm
+from detectron2.modeling.backbone.resnet import BottleneckBlock
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+from torchvision.ops import deform_conv2d
+
+
+class ModulatedDeformConv(nn.Module):
+    """Deformable convolution v2 (arXiv 1811.11168): sampling points move, and are weighed."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+        activation=None,
+    ):
+        """
+        Args:
+            deformable_groups: G, groups of input channels with offsets of their own.
+            norm: applied to the result.
+            activation: a callable, applied after the norm.
+
+        The other arguments are those of `torch.nn.Conv2d`.
+
+        Raises:
+            ValueError: if the groups do not divide the channels.
+        """
+        super().__init__()
+        for name, number, channels in [
+            ("groups", groups, in_channels),
+            ("groups", groups, out_channels),
+            ("deformable_groups", deformable_groups, in_channels),
+        ]:
+            if channels % number:
+                raise ValueError(f"{name}={number} does not divide {channels} channels")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _pair(kernel_size)
+        self.stride = _pair(stride)
+        self.padding = _pair(padding)
+        self.dilation = _pair(dilation)
+        self.groups = groups
+        self.deformable_groups = deformable_groups
+        self.norm = norm
+        self.activation = activation
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels // groups, *self.kernel_size)
+        )
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+
+    def forward(
+        self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """
+        Args:
+            x: (N, C, h, w).
+            offset: (N, 2GK, h', w'), for each group and kernel point dy, then dx, in pixels.
+            mask: (N, GK, h', w') weights of the kernel points, None for 1.
+
+        Returns:
+            (N, D, h', w').
+        """
+        x = deform_conv2d(
+            x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
+        )
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, deformable_groups={self.deformable_groups}"
+        )
+
+
+class DeformConv(ModulatedDeformConv):
+    """Deformable convolution v1 (arXiv 1703.06211), which has no bias."""
+
+    def __init__(self, *args, bias: bool = False, **kwargs):
+        """See `ModulatedDeformConv`. As in Detectron2, `bias` has to be False."""
+        if bias:
+            raise ValueError("DeformConv has no bias")
+        super().__init__(*args, bias=False, **kwargs)
+
+    def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        """See `ModulatedDeformConv.forward`."""
+        return super().forward(x, offset, None)
+
+
+class DeformBottleneckBlock(BottleneckBlock):
+    """A bottleneck of a ResNet or ResNeXt whose 3x3 convolution is deformable.
+
+    Takes the place of Detectron2's class of this name: same arguments, same tensor names.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        stride: int = 1,
+        num_groups: int = 1,
+        norm: str = "BN",
+        stride_in_1x1: bool = False,
+        dilation: int = 1,
+        deform_modulated: bool = False,
+        deform_num_groups: int = 1,
+    ):
+        """
+        Args:
+            deform_modulated: deformable convolution v2.
+            deform_num_groups: deformable groups.
+
+        The other arguments are those of `BottleneckBlock`.
+        """
+        super().__init__(
+            in_channels,
+            out_channels,
+            bottleneck_channels=bottleneck_channels,
+            stride=stride,
+            num_groups=num_groups,
+            norm=norm,
+            stride_in_1x1=stride_in_1x1,
+            dilation=dilation,
+        )
+        self.deform_modulated = deform_modulated
+        conv = self.conv2
+        self.conv2_offset = Conv2d(
+            bottleneck_channels,
+            (3 if deform_modulated else 2) * 9 * deform_num_groups,
+            kernel_size=3,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+        )
+        # Zero offsets: training starts from an ordinary convolution.
+        nn.init.zeros_(self.conv2_offset.weight)
+        nn.init.zeros_(self.conv2_offset.bias)
+        self.conv2 = (ModulatedDeformConv if deform_modulated else DeformConv)(
+            bottleneck_channels,
+            bottleneck_channels,
+            kernel_size=3,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=num_groups,
+            deformable_groups=deform_num_groups,
+            bias=False,
+            norm=get_norm(norm, bottleneck_channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, h, w) to (N, D, h / stride, w / stride)."""
+        out = F.relu_(self.conv1(x))
+        offset = self.conv2_offset(out)
+        if self.deform_modulated:
+            points = offset.shape[1] // 3
+            offset, mask = offset.split([2 * points, points], dim=1)
+            out = self.conv2(out, offset, mask.sigmoid())
+        else:
+            out = self.conv2(out, offset)
+        out = self.conv3(F.relu_(out))
+        return F.relu_(out + (x if self.shortcut is None else self.shortcut(x)))

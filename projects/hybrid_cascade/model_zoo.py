@@ -1,0 +1,103 @@
+"""The configs of this project by name, as `detectron2.model_zoo` has Detectron2's.
+
+from hybrid_cascade import model_zoo
+model = model_zoo.get("htc/htc_r50_fpn_1x.py")
+"""
+
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from omegaconf import DictConfig
+from torch import nn
+
+from .engine import FittingCheckpointer, build_model, load_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+# Checkpoint of a config, by its name: what `trained=True` loads. Nothing is published, so put your
+# files here: model_zoo.TRAINED["htc/htc_r50_fpn_1x.py"] = "htc_r50.pth"
+TRAINED: dict[str, str] = {}
+
+
+def get_config_file(config_path: str) -> str:
+    """The file of a config.
+
+    Args:
+        config_path: relative to configs/, e.g. "htc/htc_r50_fpn_1x.py".
+
+    Raises:
+        FileNotFoundError: if there is no such config; lists those that there are.
+    """
+    if not CONFIGS.is_dir():
+        raise FileNotFoundError(
+            f"There are no configs at {CONFIGS}: they are in the repository, not in the package. "
+            "Clone it and install it with pip install --no-build-isolation -e ."
+        )
+    if not (CONFIGS / config_path).is_file():
+        names = [
+            p.relative_to(CONFIGS) for p in CONFIGS.rglob("*.*") if p.suffix in (".py", ".yaml")
+        ]
+        known = sorted(str(p) for p in names if p.parts[0] != "common")
+        raise FileNotFoundError(f"No config {config_path!r}; there are: {', '.join(known)}")
+    return str(CONFIGS / config_path)
+
+
+def get_config(config_path: str, trained: bool = False) -> DictConfig | CfgNode:
+    """The config of this name, a DictConfig for .py and a CfgNode for .yaml.
+
+    Args:
+        config_path: relative to configs/.
+        trained: let it load trained weights (`TRAINED`) instead of those that its training starts
+            from.
+
+    Raises:
+        FileNotFoundError: if there is no such config.
+        RuntimeError: with `trained`, if there are no weights for it.
+    """
+    cfg = load_config(get_config_file(config_path))
+    if not trained:
+        return cfg
+    if config_path not in TRAINED:
+        raise RuntimeError(
+            f"No trained weights are published for {config_path!r}. Train it, or convert a file "
+            "with tools/convert_checkpoint.py, and name the result in "
+            f"hybrid_cascade.model_zoo.TRAINED[{config_path!r}]."
+        )
+    return _with(cfg, "train.init_checkpoint", "MODEL.WEIGHTS", TRAINED[config_path])
+
+
+def get(config_path: str, trained: bool = False, device: str | None = None) -> nn.Module:
+    """The model of this name with its weights, in training mode.
+
+    Args:
+        config_path: relative to configs/.
+        trained: see `get_config`. With False, the weights are those that the training of the config
+            starts from, most often an ImageNet backbone, downloaded if need be.
+        device: where the model shall be; None: the GPU if there is one.
+
+    Raises:
+        FileNotFoundError: if there is no such config, or its weights are a file that is missing.
+        RuntimeError: see `get_config`.
+        ValueError: if nothing in the weights fits; with `trained`, if not everything fits.
+    """
+    cfg = get_config(config_path, trained)
+    if device is not None:
+        cfg = _with(cfg, "train.device", "MODEL.DEVICE", device)
+    model = build_model(cfg).train()
+    weights = cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else cfg.train.init_checkpoint
+    if weights:
+        FittingCheckpointer(model, strict=trained).load(weights, checkpointables=[])
+    return model
+
+
+def _with(
+    cfg: DictConfig | CfgNode, lazy_key: str, yaml_key: str, value: str
+) -> DictConfig | CfgNode:
+    """The config with a value under the name that it has in this kind of config."""
+    if isinstance(cfg, CfgNode):
+        cfg = cfg.clone()
+        cfg.merge_from_list([yaml_key, value])
+        return cfg
+    section, key = lazy_key.split(".")
+    cfg[section][key] = value
+    return cfg

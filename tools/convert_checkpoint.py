@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Convert a checkpoint of MMDetection, Detectron2 or torchvision into one of ours.
+
+    tools/convert_checkpoint.py --from mmdet htc_r50_fpn_1x_coco.pth htc_r50.pth \\
+        --config-file configs/htc/htc_r50_fpn_1x.py
+    train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --eval-only \\
+        train.init_checkpoint=htc_r50.pth
+
+Names change, values do not. With --config-file the model is built and the file has to fit it:
+every parameter gets a value of its shape. Weights to start a training from, of Detectron2 and
+torchvision, have to fit the backbone; heads that they lack, and layers for other classes, start
+fresh and are listed. docs/checkpoints.md has the details. Exit code 2: the file can't be converted.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--from", dest="source", required=True, choices=["mmdet", "detectron2", "torchvision"]
+    )
+    parser.add_argument("input", metavar="IN", help="checkpoint to read")
+    parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
+    parser.add_argument("--config-file", help="LazyConfig .py or CfgNode .yaml of the model")
+    parser.add_argument(
+        "--unsafe-load", action="store_true", help="let the file create any object, and so run code"
+    )
+    parser.add_argument("opts", nargs="*", help="overrides of the config")
+    args = parser.parse_intermixed_args(argv)
+    if args.opts and not args.config_file:
+        parser.error(f"overrides need --config-file: {' '.join(args.opts)}")
+    if args.output.suffix != ".pth" or not args.output.parent.is_dir():
+        parser.error(f"OUT must be a .pth file in an existing folder: {args.output}")
+
+    # Imported late, so that a mistyped option is reported at once.
+    from hybrid_cascade.checkpoint import SOURCES, convert, describe, read_weights
+    from hybrid_cascade.engine import build_model, load_config
+
+    source = SOURCES[args.source]
+    model = None
+    try:
+        state_dict = read_weights(args.input, unsafe=args.unsafe_load)
+        if args.config_file:
+            model = build_model(load_config(args.config_file, args.opts))
+        result = convert(source, state_dict, None if model is None else model.state_dict())
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        print(f"{args.input}: {error.args[0] if error.args else error}", file=sys.stderr)
+        return 2
+    yaml = str(args.config_file).endswith((".yaml", ".yml"))
+    for line in describe(source, result, model, yaml):
+        print(line)
+    author = f"converted from {source.title}"
+    torch.save({"model": result.state_dict, "__author__": author}, args.output)
+    print(f"{args.output}: {len(result.state_dict)} tensors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
