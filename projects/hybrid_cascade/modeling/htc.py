@@ -84,7 +84,8 @@ class HTCROIHeads(CascadeROIHeads):
             average_scores: class probabilities are the mean over the stages that ran, or those of
                 the last.
             average_logits: average the logits of the classes instead, as MMDetection does.
-            average_masks: as `average_scores`, for mask probabilities. (MMDetection 3 takes the last.)
+            average_masks: as `average_scores`, for mask probabilities. (MMDetection 3 takes the
+                last.)
             kwargs: the arguments of `CascadeROIHeads`, its `mask_head` excepted.
 
         Raises:
