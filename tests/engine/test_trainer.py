@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.engine import AMPTrainer
 from detectron2.utils.env import seed_all_rng
 
 from hybrid_cascade.data import DatasetError, register_toy_scenes
@@ -82,6 +83,7 @@ def test_options_of_the_train_section_reach_the_trainer(tmp_path):
             "train.log_period=7",
             "train.clip_gradients.clip_value=0.5",
             "train.ddp.find_unused_parameters=True",
+            "train.amp.enabled=True",
         ],
     )
     trainer = LazyTrainer(config)
@@ -91,6 +93,8 @@ def test_options_of_the_train_section_reach_the_trainer(tmp_path):
     assert hooks["PeriodicWriter"]._period == 7
     assert type(trainer.optimizer).__name__ == "AdamWWithGradientClip"
     assert trainer._ddp_options()["find_unused_parameters"] is True
+    # Mixed precision needs a GPU; without one the training says so and goes on in float32.
+    assert isinstance(trainer._trainer, AMPTrainer) == torch.cuda.is_available()
 
 
 def test_gradients_are_clipped(tmp_path):

@@ -11,6 +11,7 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from torch import nn
 
+from hybrid_cascade.modeling import SemanticTargets
 from hybrid_cascade.visualization import cascade_panel, draw_cascade_panel
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -114,7 +115,7 @@ def test_a_class_has_the_same_colour_as_annotation_detection_and_semantic_label(
     annotation = {"bbox": [8, 12, 40, 48], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
     ground_truth = {"annotations": [annotation], "sem_seg_file_name": str(tmp_path / "map.png")}
     annotation["segmentation"] = [[8, 12, 40, 12, 40, 48, 8, 48]]
-    names = metadata(sem_seg_classes=["table", "cup"])
+    names = metadata(stuff_classes=["table", "cup"])
     draw_cascade_panel(
         FakeCascade(1, num_labels=2), model_input(), names, ground_truth=ground_truth
     )
@@ -134,6 +135,15 @@ def test_semantic_row_names_the_labels_present_and_ignored_pixels(monkeypatch, t
     draw_cascade_panel(FakeCascade(num_labels=3), model_input(), names, ground_truth=ground_truth)
     assert list(rows[1]) == ["semantic prediction", "semantic ground truth"]
     assert set(rows[2]) == {"sand", "label 7", "ignored"}
+
+
+@pytest.mark.parametrize("source, stuff", [("instances", ["table"] * 4), ("auto", None)])
+def test_labels_of_painted_targets_are_things_and_background(monkeypatch, source, stuff):
+    rows = titles_and_tiles(monkeypatch)
+    model = FakeCascade(num_labels=4)
+    model.semantic_targets = SemanticTargets(num_classes=4, num_things=3, source=source)
+    draw_cascade_panel(model, model_input(), metadata(stuff_classes=stuff))
+    assert list(rows[-1]) == ["background"]
 
 
 def test_crowd_regions_are_striped(monkeypatch):

@@ -58,8 +58,8 @@ def draw_cascade_panel(
         batched_input: one input of the model: "image" (C, h', w') in `model.input_format`, and
             "height", "width" if the original size differs.
         metadata: class names `thing_classes`, their `thing_colors`, names of semantic labels
-            `sem_seg_classes` (or Detectron2's `stuff_classes`), their `stuff_colors`, and
-            `ignore_label` (default 255); whatever is missing gets a generic name or colour.
+            `stuff_classes`, their `stuff_colors`, and `ignore_label` (default 255); whatever is
+            missing gets a generic name or colour. Painted semantic targets bring their own names.
         ground_truth: a dataset dict of the same image in its original size.
         score_threshold: detections with lower scores are left out.
 
@@ -103,7 +103,8 @@ def draw_cascade_panel(
         label_map = cv2.resize(label_map, (w, h), interpolation=cv2.INTER_NEAREST)
         label_maps.append(("semantic ground truth", label_map))
 
-    legend = _semantic_legend([label_map for _, label_map in label_maps], metadata)
+    names = _semantic_names(model, metadata)
+    legend = _semantic_legend([label_map for _, label_map in label_maps], names, metadata)
     semantic_tiles = [(title, _blend_labels(image, m, legend)) for title, m in label_maps]
     return _compose([instance_tiles, semantic_tiles], list(legend.values()))
 
@@ -240,11 +241,21 @@ def _render(output: VisImage) -> np.ndarray:
     return output.get_image()
 
 
+def _semantic_names(model: nn.Module, metadata: Metadata) -> dict[int, str]:
+    """Names of the semantic labels: of the label maps, or of the maps painted from instances."""
+    names = dict(enumerate(metadata.get("stuff_classes") or []))
+    targets = getattr(model, "semantic_targets", None)
+    if targets is not None and (targets.source == "instances" or not names):
+        labels = enumerate(targets.thing_labels.tolist())
+        names = {label: _thing_name(index, metadata) for index, label in labels}
+        names[targets.unlabelled_value] = "background"
+    return names
+
+
 def _semantic_legend(
-    label_maps: list[np.ndarray], metadata: Metadata
+    label_maps: list[np.ndarray], names: dict[int, str], metadata: Metadata
 ) -> dict[int, tuple[str, Color]]:
     """Name and colour of each label in the maps, those that cover most first."""
-    names = metadata.get("sem_seg_classes") or metadata.get("stuff_classes") or []
     colors = metadata.get("stuff_colors") or []
     things = list(metadata.get("thing_classes") or [])
     ignored = metadata.get("ignore_label", 255)
@@ -253,7 +264,7 @@ def _semantic_legend(
         return legend
     labels, counts = np.unique(np.stack(label_maps), return_counts=True)
     for label in labels[np.argsort(-counts, kind="stable")].tolist():
-        name = names[label] if label < len(names) else f"label {label}"
+        name = names.get(label, f"label {label}")
         if label == ignored:
             legend[label] = ("ignored", (0.0, 0.0, 0.0))
         elif name in things:
