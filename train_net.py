@@ -8,8 +8,6 @@
 torchrun --nproc_per_node 2 train_net.py --config-file X.py
 """
 
-import json
-
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
@@ -42,10 +40,9 @@ def main(args) -> None:
         return
     model = build_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS if is_yaml else cfg.train.init_checkpoint)
-    results = evaluate(cfg, model)
+    evaluate(cfg, model)
     if comm.is_main_process():
         draw_results(cfg, model)
-        print(json.dumps(results))
 
 
 if __name__ == "__main__":
