@@ -11,6 +11,7 @@ CPU only. Where that fails, the installation goes on without them, and plain PyT
 import importlib.util
 import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def get_extensions():
         # No GPU to ask: code that any GPU from Turing on compiles for itself when it is loaded.
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5+PTX")
 
+    # Without it, torch's parallel loops are silently serial in code compiled outside of torch.
+    openmp = ["-fopenmp"] if sys.platform == "linux" else []
     with_cuda = FORCE_CUDA or bool(toolkit and torch.version.cuda)
     cpu_sources = [str(path) for path in sorted(SOURCES.glob("*.cpp"))]
     cuda_sources = [str(path) for path in sorted(SOURCES.glob("*.cu"))]
@@ -69,7 +72,8 @@ def get_extensions():
         cpu_sources + cuda_sources if with_cuda else cpu_sources,
         depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
         define_macros=[("WITH_CUDA", None)] if with_cuda else [],
-        extra_compile_args={"cxx": ["-O3"], "nvcc": ["-O3"]},
+        extra_compile_args={"cxx": ["-O3", *openmp], "nvcc": ["-O3"]},
+        extra_link_args=openmp,
         optional=not FORCE_CUDA,  # setuptools then does without the file
     )
 

@@ -193,17 +193,19 @@ def print_row(row: dict) -> None:
 
 
 def plot(rows: list[dict], growth: dict[str, list[dict]], path: Path, title: str) -> None:
-    figure, axes = plt.subplots(1, 1 + len(growth), figsize=(20, 5))
+    figure, axes = plt.subplots(1, 1 + len(growth), figsize=(20, 6))
     for offset, name in enumerate(CONTENDERS):
         values = [1000 * row["seconds"][name] for row in rows]
         axes[0].bar([i + 0.2 * offset for i in range(len(rows))], values, 0.2, label=name)
     labels = [f"{row['case']}\n{row['mode']}".replace(", ", "\n") for row in rows]
-    axes[0].set_xticks([i + 0.3 for i in range(len(rows))], labels, fontsize=7)
+    axes[0].set_xticks([i + 0.3 for i in range(len(rows))], labels, rotation=60)
     for axis, (what, points) in zip(axes[1:], growth.items(), strict=True):
         for name in [*CONTENDERS, "floor"]:
             values = [1000 * point["seconds"][name] for point in points]
             axis.plot([point[what] for point in points], values, marker="o", label=name)
         axis.set_xscale("log")
+        axis.minorticks_off()
+        axis.set_xticks([point[what] for point in points], [point[what] for point in points])
         axis.set_xlabel(f"{what} (MNC, forward)")
     for axis in axes:
         axis.set_yscale("log")

@@ -40,8 +40,8 @@ def test_levels_are_those_of_roi_pooler(implementation):
     # Maps of which each has its own value, so that the output names the level.
     features = [torch.full((2, 1, 256 >> i, 256 >> i), i + 1.0) for i in range(3)]
     boxes = [Boxes(b.tensor.clamp(8, 500)) for b in boxes_of_many_sizes()]
-    theirs = ROIPooler(4, SCALES, 1, "ROIAlignV2", canonical_box_size=112, canonical_level=3)
-    ours = ROIWarpPooler(4, SCALES, aligned=True, canonical_box_size=112, canonical_level=3)
+    theirs = ROIPooler(4, SCALES, 1, "ROIAlignV2", canonical_box_size=112, canonical_level=4)
+    ours = ROIWarpPooler(4, SCALES, aligned=True, canonical_box_size=112, canonical_level=4)
     output = ours(features, boxes)
     assert set(output[:, 0, 1, 1].tolist()) == {1.0, 2.0, 3.0}
     torch.testing.assert_close(output, theirs(features, boxes))

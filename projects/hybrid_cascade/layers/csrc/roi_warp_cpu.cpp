@@ -18,6 +18,10 @@
 #include <type_traits>
 #include <vector>
 
+#if defined(__linux__) && AT_PARALLEL_OPENMP && !defined(_OPENMP)
+#error "at::parallel_for would run in one thread: compile with -fopenmp"
+#endif
+
 // Compiles a function for several instruction sets, of which the loader chooses.
 #if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
