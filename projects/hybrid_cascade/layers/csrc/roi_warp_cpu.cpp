@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <type_traits>
 #include <vector>
@@ -244,6 +245,7 @@ INLINED void warp_block(
     }
     for (int x = 0; x < warp.columns; x += warp.pool) {
       T best[kBlock];
+      std::fill_n(best, kBlock, -std::numeric_limits<T>::infinity());
       Index<T> best_index[kBlock] = {};
       for (int dy = 0; dy < warp.pool; ++dy) {
         for (int dx = 0; dx < warp.pool; ++dx) {
@@ -252,11 +254,10 @@ INLINED void warp_block(
           const Index<T> index = dy * warp.pool + dx;
           for (int c = 0; c < kBlock; ++c) {
             const T value = interpolate(left[c], left[c + kBlock], sample.weight);
-            const bool better = (index == 0) | replaces(value, best[c]);
-            best[c] = better ? value : best[c];
             if (keep_argmax) {
-              best_index[c] = better ? index : best_index[c];
+              best_index[c] = replaces(value, best[c]) ? index : best_index[c];
             }
+            best[c] = replaces(value, best[c]) ? value : best[c];
           }
         }
       }
