@@ -18,7 +18,6 @@ differences.
 
 import argparse
 import json
-import platform
 import shlex
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 MMDET_CONFIG = "htc/htc_r50_fpn_1x_coco.py"
@@ -203,8 +203,8 @@ def compare(args: argparse.Namespace) -> None:
         "models": {"mmdet": MMDET_CONFIG, "ours": OUR_CONFIG, "our settings": settings},
         "environment": {
             "mmdet": theirs["environment"],
-            "ours": f"torch {torch.__version__}, detectron2 {detectron2_version()}",
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "detectron2": detectron2_version(),
+            **provenance(),
         },
         "photographs": photographs,
     }

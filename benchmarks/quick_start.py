@@ -9,11 +9,12 @@ it as JSON to benchmarks/results/quick_start.json. Complete runs are not repeate
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from provenance import provenance
 
 ROOT = Path(__file__).parent.parent
 MODELS = {
@@ -63,12 +64,8 @@ def main() -> None:
         row = [" / ".join(f"{r[task]:.1f}" for r in runs[model]) for task in ("bbox", "segm")]
         seconds = statistics.median(r["seconds"] for r in runs[model])
         print(f"| {name} | {row[0]} | {row[1]} | {seconds:.2f} |")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     report = {
-        "machine": f"{platform.processor() or platform.machine()}, CPU",
-        "commit": commit,
+        **provenance(),
         "max_iter": args.max_iter,
         "seeds": args.seeds,
         "runs": runs,

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from pathlib import Path
 import matplotlib
 import torch
 import torchvision
+from provenance import provenance
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -258,19 +258,18 @@ def main() -> None:
             growth[what].append({what: point, **measure(case, "forward", device, few)})
             print_row(growth[what][-1])
 
-    machine = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    origin = provenance(device)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"roi_warp_{device}.json"
     record = {
-        "machine": machine,
-        "torch": torch.__version__,
+        **origin,
         "torchvision": torchvision.__version__,
-        "threads": arguments.threads,
         "rows": rows,
         "growth": growth,
     }
     path.write_text(json.dumps(record, indent=1) + "\n")
-    plot(rows, growth, path.with_suffix(".png"), f"RoI warp on {machine}, medians, lower is better")
+    title = f"RoI warp on {origin['machine']}, medians, lower is better"
+    plot(rows, growth, path.with_suffix(".png"), title)
     print(f"wrote {path} and {path.with_suffix('.png').name}")
 
 
