@@ -1,6 +1,7 @@
 """Operators, without knowledge of models."""
 
+from .mask_voting import mask_voting
 from .roi_warp import ROIWarp, roi_warp
 from .roi_warp_pooler import ROIWarpPooler
 
-__all__ = ["ROIWarp", "ROIWarpPooler", "roi_warp"]
+__all__ = ["ROIWarp", "ROIWarpPooler", "mask_voting", "roi_warp"]

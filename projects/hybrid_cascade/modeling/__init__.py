@@ -1,4 +1,5 @@
 from .htc import HTCROIHeads
+from .image_masks import ImageMasks
 from .semantic_branch import SEMANTIC_BRANCH_REGISTRY, build_semantic_branch
 from .semantic_context_head import SemanticContextHead
 from .semantic_fusion_pooler import SemanticFusionPooler
@@ -7,6 +8,7 @@ from .semantic_targets import SemanticTargets
 
 __all__ = [
     "HTCROIHeads",
+    "ImageMasks",
     "SEMANTIC_BRANCH_REGISTRY",
     "SemanticContextHead",
     "SemanticFusionPooler",
