@@ -129,9 +129,17 @@ def test_votes_on_a_gpu_as_the_paper_says(seed):
 
 
 def test_votes_alike_in_an_image_of_many_tiles():
-    boxes, masks, scores, _ = clustered(12)
-    case = boxes * 4, masks, scores, (136, 180)
+    boxes, masks, scores, _ = clustered(8)
+    case = boxes * 2, masks, scores, (68, 90)
     assert_same(mask_voting(*case), voting_by_loops(*case))
+
+
+def test_masks_fade_across_the_border_of_a_tile():
+    # A tenth of a cell of 16 pixels beyond the box the value falls from 0.5 to 0.4.
+    case = *instance([0, 0, 64, 64]), torch.tensor([[0.5]]), (70, 90)
+    result = mask_voting(*case)
+    assert result.pred_boxes.tensor.tolist() == [[0, 0, 66, 66]]
+    assert_same(result, voting_by_loops(*case))
 
 
 def test_one_class_and_one_instance():
@@ -272,15 +280,17 @@ def test_empty_masks_give_no_detections():
 def test_boxes_without_area_take_no_part():
     boxes, masks, scores, size = clustered()
     bad = torch.tensor([[5, 5, 5, 20], [5, 5, 20, 5], [20, 20, 5, 5], [20, 5, 5, 20], [7, 7, 7, 7]])
-    expected = mask_voting(boxes, masks, scores, size)
-    result = mask_voting(
+    more = (
         torch.cat([bad, boxes]),
         torch.cat([torch.ones(5, 7, 7), masks]),
         torch.cat([torch.full((5, 3), 0.9), scores]),
         size,
     )
-    assert torch.equal(result.pred_masks, expected.pred_masks)
-    assert torch.equal(result.scores, expected.scores)
+    for settings in ({}, {"topk": 3}, {"merge_iou": 0.0}):
+        expected = mask_voting(boxes, masks, scores, size, **settings)
+        result = mask_voting(*more, **settings)
+        assert torch.equal(result.pred_masks, expected.pred_masks)
+        assert torch.equal(result.scores, expected.scores)
     assert len(mask_voting(bad, torch.ones(5, 7, 7), torch.ones(5, 3), size)) == 0
 
 
@@ -350,7 +360,7 @@ def test_a_lone_instance_has_the_mask_that_detectron2_pastes():
     "name, value",
     [
         ("boxes", torch.zeros(2, 5)),
-        ("masks", torch.zeros(2, 1, 7, 7)),
+        ("masks", torch.zeros(2, 7, 7, 1)),
         ("masks", torch.zeros(3, 7, 7)),
         ("masks", torch.zeros(2, 7, 8)),
         ("scores", torch.zeros(2)),

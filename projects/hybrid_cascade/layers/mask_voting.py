@@ -1,8 +1,8 @@
-"""Mask voting (MNC, arXiv 1512.04412, Sec. 3.4): instances that overlap agree on one mask.
+"""Mask voting (MNC, arXiv 1512.04412, at inference): instances that overlap agree on one mask.
 
 R: instances, N: classes, S: survivors of non-maximum suppression, m: side of an instance's mask in
-cells, (H, W): size of the image. The paper names the steps; where it leaves a number open, the
-defaults are those of the code that its authors released.
+cells, (H, W): size of the image. The default thresholds are those of the code that the paper's
+authors released.
 """
 
 import torch
@@ -28,7 +28,7 @@ def mask_voting(
     Class by class, boxes are suppressed by score. All R instances whose box has an IoU of at least
     `merge_iou` with a survivor's vote on each pixel of its mask, with their scores of the
     survivor's class, normalised to sum 1, as weights. An instance votes for a pixel where its own
-    mask, pasted into the image, reaches `mask_threshold`; the pixel is set where the votes do.
+    mask, pasted into the image, reaches `mask_threshold`; a pixel is set where the votes do.
 
     Masks are pasted as `detectron2.layers.paste_masks_in_image` pastes them, bilinear with zeros
     beyond the outermost cells. On the CPU that function cuts masks off one or two pixels outside
