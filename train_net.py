@@ -23,6 +23,7 @@ from hybrid_cascade.engine import (
     load_config,
     load_weights,
     output_dir,
+    with_test_time_options,
 )
 
 
@@ -40,7 +41,7 @@ def main(args) -> None:
         return
     model = build_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS if is_yaml else cfg.train.init_checkpoint)
-    evaluate(cfg, model)
+    evaluate(cfg, with_test_time_options(cfg, model))
     if comm.is_main_process():
         draw_results(cfg, model)
 

@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 
 
 def add_hybrid_cascade_config(cfg: CfgNode) -> None:
-    """Add the keys of `HTCROIHeads` and `SemanticRCNN`, in place, to a config from `get_cfg()`."""
+    """Add the keys of this project's models, in place, to a config from `get_cfg()`."""
     # HTCROIHeads. The number of stages, their IoU thresholds and box weights are Detectron2's
     # MODEL.ROI_BOX_CASCADE_HEAD.
     cfg.MODEL.ROI_HTC_HEAD = CfgNode()
@@ -38,5 +38,29 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.UNLABELLED = "background"  # or "ignore": painted maps' other pixels
     cfg.MODEL.SEMANTIC_BRANCH.THING_LABELS = []  # []: the semantic label is the instance class
 
+    # MNCROIHeads. Box heads, their classes and thresholds are Detectron2's MODEL.ROI_BOX_HEAD and
+    # MODEL.ROI_HEADS, and MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION is the side of the warped features.
+    cfg.MODEL.ROI_MNC_HEAD = CfgNode()
+    cfg.MODEL.ROI_MNC_HEAD.NUM_STAGES = 5  # 3, 5, 7, ...
+    cfg.MODEL.ROI_MNC_HEAD.TEST_STAGES = 0  # 0: all
+    # Losses reach the stages before through the boxes: in MNCROIHeads and RPNWithBoxGradients
+    cfg.MODEL.ROI_MNC_HEAD.END_TO_END = True
+    cfg.MODEL.ROI_MNC_HEAD.MAX_BOX_GRADIENT = 1 / 512  # 0: no bound
+    cfg.MODEL.ROI_MNC_HEAD.WARP_MAX_POOL = 2  # samples of a cell along each axis, max pooled
+    cfg.MODEL.ROI_MNC_HEAD.PATHWAY_POOL = 2
+    cfg.MODEL.ROI_MNC_HEAD.MASK_FC_DIM = 256
+    cfg.MODEL.ROI_MNC_HEAD.MASK_SIDE = 21
+    cfg.MODEL.ROI_MNC_HEAD.MASK_LOSS_WEIGHT = 2.0
+    cfg.MODEL.ROI_MNC_HEAD.GLOBAL_CONTEXT = False
+    cfg.MODEL.ROI_MNC_HEAD.SAMPLING_IOUS = (0.5, 0.1)
+    cfg.MODEL.ROI_MNC_HEAD.SAMPLING_FRACTIONS = (0.3, 0.5, 0.2)
+    cfg.MODEL.ROI_MNC_HEAD.TEST_OUTPUT = "voting"  # or "nms", "boxes"
+    cfg.MODEL.ROI_MNC_HEAD.NMS_IOU = 0.3  # of mask voting, as the next two
+    cfg.MODEL.ROI_MNC_HEAD.MERGE_IOU = 0.5
+    cfg.MODEL.ROI_MNC_HEAD.MASK_THRESHOLD = 0.4
+
+    # With --eval-only: weights of further models, beside MODEL.WEIGHTS, that join in the
+    # detections. TEST.AUG gives the views of each image.
+    cfg.TEST.CHECKPOINTS = []
     # Images of the test set drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6

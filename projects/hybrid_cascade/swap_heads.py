@@ -1,7 +1,9 @@
-"""Turn the `model` of a LazyConfig that people have into HTC, in one or two lines.
+"""Turn the `model` of a LazyConfig that people have into HTC or MNC, in one or two lines.
 
     use_htc_heads(model)        # the cascade of boxes and masks, without the semantic branch
     use_semantic_branch(model)  # and all of HTC
+
+    use_mnc_heads(model)        # MNC
 
 For a CfgNode (YAML) the same two steps are MODEL.ROI_HEADS.NAME "HTCROIHeads" and
 MODEL.META_ARCHITECTURE "SemanticRCNN".
@@ -16,7 +18,18 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from omegaconf import DictConfig
 
-from .modeling import HTCROIHeads, SemanticContextHead, SemanticRCNN, SemanticTargets
+from .layers import ROIWarpPooler
+from .modeling import (
+    HTCROIHeads,
+    MNCMaskHead,
+    MNCOutputLayers,
+    MNCROIHeads,
+    Res5Head,
+    RPNWithBoxGradients,
+    SemanticContextHead,
+    SemanticRCNN,
+    SemanticTargets,
+)
 
 
 def use_htc_heads(
@@ -116,6 +129,66 @@ def use_semantic_branch(model: DictConfig, num_classes: int | None = None, **tar
         model.roi_heads.semantic_pooler = L(ROIPooler)(
             output_size=14, scales=(1.0 / 8,), sampling_ratio=0, pooler_type="ROIAlignV2"
         )
+
+
+def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
+    """Replace `model.roi_heads` by `MNCROIHeads` and the RPN by `RPNWithBoxGradients`, in place.
+
+    The box head of the model becomes the form of both pathways, each with its own weights.
+
+    Args:
+        model: the config of a `GeneralizedRCNN` with `StandardROIHeads` (Faster and Mask R-CNN),
+            whose box head has fully connected layers, or `Res5ROIHeads`.
+        num_stages: 3, 5, 7, ...
+
+    Raises:
+        ValueError: for other ROI heads.
+    """
+    heads = model.roi_heads
+    if "box_head" in heads:
+        channels, side = heads.box_head.input_shape.channels, heads.box_head.input_shape.height
+        in_features, scales = heads.box_in_features, heads.box_pooler.scales
+        head, features = heads.box_head, heads.box_head.fc_dims[-1]
+        predictor, pathway_pool = heads.box_predictor, 2
+    elif "res5" in heads:
+        channels, side = heads.res5.in_channels, heads.pooler.output_size
+        in_features, scales = heads.in_features, heads.pooler.scales
+        features, predictor, pathway_pool = heads.res5.out_channels, heads.box_predictor, 1
+        head = L(Res5Head)(
+            input_shape=ShapeSpec(channels=channels, height=side, width=side),
+            bottleneck_channels=heads.res5.bottleneck_channels,
+            norm=heads.res5.norm,
+            stride_in_1x1=heads.res5.stride_in_1x1,
+        )
+    else:
+        raise ValueError(
+            f"use_mnc_heads replaces StandardROIHeads or Res5ROIHeads, not {heads._target_}"
+        )
+    side *= pathway_pool
+    model.proposal_generator.update(
+        _target_=RPNWithBoxGradients, box_gradients="${..roi_heads.end_to_end}"
+    )
+    model.roi_heads = L(MNCROIHeads)(
+        num_classes=heads.num_classes,
+        batch_size_per_image=64,
+        proposal_matcher=heads.proposal_matcher,
+        in_features=in_features,
+        pooler=L(ROIWarpPooler)(output_size=2 * side, scales=scales, max_pool=2),
+        mask_head=L(MNCMaskHead)(
+            input_shape=ShapeSpec(channels=channels, height=side, width=side), mask_side=21
+        ),
+        masked_head=head,
+        box_head=deepcopy(head),
+        predictor=L(MNCOutputLayers)(
+            input_shape=ShapeSpec(channels=2 * features),
+            box2box_transform=predictor.box2box_transform,
+            num_classes="${..num_classes}",
+            test_score_thresh=1e-3,
+        ),
+        num_stages=num_stages,
+        end_to_end=True,
+        pathway_pool=pathway_pool,
+    )
 
 
 def _repeat(head: DictConfig, times: int) -> list[DictConfig]:

@@ -26,7 +26,7 @@ class FakeCascade(nn.Module):
         self.masks, self.num_labels, self.stages_that_find = masks, num_labels, stages_that_find
         self.output_sem_seg = False
         self.roi_heads = nn.Module()
-        self.roi_heads.num_cascade_stages = num_stages
+        self.roi_heads.test_stage_choices = range(1, num_stages + 1)
         self.roi_heads.test_stages = None
         ious = [0.5 + 0.1 * t for t in range(num_stages)]
         self.roi_heads.proposal_matchers = [Matcher([iou], [0, 1]) for iou in ious]

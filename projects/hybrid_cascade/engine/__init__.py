@@ -9,6 +9,7 @@ from .evaluation import (
     test_dataset_names,
 )
 from .launch import launch
+from .test_time import with_test_time_options
 from .trainer import LazyTrainer, Trainer
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "output_dir",
     "test_augmentations",
     "test_dataset_names",
+    "with_test_time_options",
 ]

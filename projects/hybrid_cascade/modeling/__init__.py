@@ -1,19 +1,31 @@
 from .htc import HTCROIHeads
 from .image_masks import ImageMasks
+from .mnc import MNCROIHeads
+from .mnc_mask_head import MNCMaskHead
+from .mnc_output_layers import MNCOutputLayers
+from .res5_head import Res5Head
+from .rpn_with_box_gradients import RPNWithBoxGradients
 from .semantic_branch import SEMANTIC_BRANCH_REGISTRY, build_semantic_branch
 from .semantic_context_head import SemanticContextHead
 from .semantic_fusion_pooler import SemanticFusionPooler
 from .semantic_rcnn import SemanticRCNN, check_semantic_features
 from .semantic_targets import SemanticTargets
+from .voting_ensemble import VotingEnsemble
 
 __all__ = [
     "HTCROIHeads",
     "ImageMasks",
+    "MNCMaskHead",
+    "MNCOutputLayers",
+    "MNCROIHeads",
+    "RPNWithBoxGradients",
+    "Res5Head",
     "SEMANTIC_BRANCH_REGISTRY",
     "SemanticContextHead",
     "SemanticFusionPooler",
     "SemanticRCNN",
     "SemanticTargets",
+    "VotingEnsemble",
     "build_semantic_branch",
     "check_semantic_features",
 ]

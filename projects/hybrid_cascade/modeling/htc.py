@@ -106,7 +106,7 @@ class HTCROIHeads(CascadeROIHeads):
                 f"stage_loss_weights={list(stage_loss_weights)} has {len(stage_loss_weights)} "
                 f"weights for {num_stages} stages"
             )
-        if test_stages is not None and not 1 <= test_stages <= num_stages:
+        if test_stages is not None and test_stages not in self.test_stage_choices:
             raise ValueError(f"test_stages={test_stages} is not in [1, {num_stages}]")
         if average_logits and not average_scores:
             raise ValueError("average_logits=True contradicts average_scores=False")
@@ -207,6 +207,11 @@ class HTCROIHeads(CascadeROIHeads):
         ]
         heads = [a.pop("mask_head") for a in args if a]
         return {**args[0], "mask_heads": heads}
+
+    @property
+    def test_stage_choices(self) -> range:
+        """The values of `test_stages`."""
+        return range(1, self.num_cascade_stages + 1)
 
     def forward(self, images, features, proposals, targets=None):
         """See `ROIHeads.forward`. Losses are named "loss_{cls,box_reg,mask}_stage{0,1,...}"."""

@@ -53,8 +53,8 @@ def draw_cascade_panel(
     The model runs once per stage, and is left as it was found, training flags included.
 
     Args:
-        model: a `GeneralizedRCNN`. ROI heads without `test_stages` get a single tile "detections";
-            the second row exists if the model or the ground truth has a semantic map.
+        model: a `GeneralizedRCNN`. ROI heads without `test_stage_choices` get a single tile
+            "detections"; the second row exists if the model or the ground truth has a semantic map.
         batched_input: one input of the model: "image" (C, h', w') in `model.input_format`, and
             "height", "width" if the original size differs.
         metadata: class names `thing_classes`, their `thing_colors`, names of semantic labels
@@ -69,7 +69,7 @@ def draw_cascade_panel(
     image = convert_image_to_rgb(batched_input["image"].permute(1, 2, 0), model.input_format)
     full_size = [batched_input.get(k, image.shape[i]) for i, k in enumerate(("height", "width"))]
     heads = model.roi_heads
-    stages = range(1, heads.num_cascade_stages + 1) if hasattr(heads, "test_stages") else [None]
+    stages = getattr(heads, "test_stage_choices", [None])
 
     # The semantic row has up to three cells: prediction, ground truth and legend.
     columns = max(len(stages) + (ground_truth is not None), 3)
