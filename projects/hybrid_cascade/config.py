@@ -38,5 +38,9 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.UNLABELLED = "background"  # or "ignore": painted maps' other pixels
     cfg.MODEL.SEMANTIC_BRANCH.THING_LABELS = []  # []: the semantic label is the instance class
 
+    # build_vgg16_backbone; MODEL.BACKBONE.FREEZE_AT counts its blocks
+    cfg.MODEL.VGG = CfgNode()
+    cfg.MODEL.VGG.OUT_FEATURES = ["conv5_3"]
+
     # Images of the test set drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6

@@ -34,7 +34,7 @@ def describe(
     if model is None or not any(p.fits(model) for p in source.preprocessing):
         yield (
             ("" if model is None else "WARNING: this config prepares images in another way. ")
-            + f"{source.title}'s published models expect: {usual.overrides(yaml)}"
+            + f"{source.title}'s published models expect: {usual.overrides(yaml, model)}"
         )
     settings = source.yaml_settings if yaml else source.lazy_settings
     if settings:

@@ -1,3 +1,4 @@
+from .backbones import VGG16, ZF, SeparateBackbones
 from .htc import HTCROIHeads
 from .semantic_branch import SEMANTIC_BRANCH_REGISTRY, build_semantic_branch
 from .semantic_context_head import SemanticContextHead
@@ -12,6 +13,9 @@ __all__ = [
     "SemanticFusionPooler",
     "SemanticRCNN",
     "SemanticTargets",
+    "SeparateBackbones",
+    "VGG16",
+    "ZF",
     "build_semantic_branch",
     "check_semantic_features",
 ]
