@@ -6,10 +6,11 @@
     train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --eval-only \\
         train.init_checkpoint=htc_r50.pth
 
-Names change, values do not (those of MNC also get our order). With --config-file the model is built and the file has to fit it:
-every parameter gets a value of its shape. Weights to start a training from, of Detectron2,
-torchvision and Caffe's ImageNet models, have to fit the backbone; heads that they lack, and layers for other classes, start
-fresh and are listed. docs/checkpoints.md has the details. Exit code 2: the file can't be converted.
+Names change, values do not; those of MNC also get our order of classes and anchors. With
+--config-file the model is built and the file has to fit it: every parameter gets a value of its
+shape. Weights to start a training from, of Detectron2, torchvision and Caffe's ImageNet models,
+have to fit the backbone; heads that they lack, and layers for other classes, start fresh and are
+listed. docs/checkpoints.md has the details. Exit code 2: the file can't be converted.
 """
 
 import argparse

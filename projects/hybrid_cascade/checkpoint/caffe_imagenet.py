@@ -11,7 +11,7 @@ import torch
 from .caffemodel import read_caffemodel
 from .conversion import Layout, Source
 from .preprocessing import CAFFE
-from .vgg import CLASSIFIER, vgg_names
+from .vgg import NO_SUCH_HEAD, vgg_names
 
 
 def read(path: str, unsafe: bool) -> Mapping[str, torch.Tensor]:
@@ -28,10 +28,11 @@ CAFFE_IMAGENET = Source(
     title="Caffe",
     rename=_rename,
     left_out={
-        r"^fc[678]\.": CLASSIFIER,
+        r"^fc[67]\.": NO_SUCH_HEAD,
+        r"^fc8\.": "the classification layer",
         r"^fc\d_": "fc6 and fc7 seed both pathways",
     },
-    must_fill=r"backbone\.",
+    must_fill=r"backbone\.(?!fpn_)",
     preprocessing=(CAFFE,),
     read=read,
 )

@@ -54,8 +54,8 @@ def _refuse(state_dict: Mapping[str, torch.Tensor]) -> None:
         shared = f"{layer.removesuffix(_COPY)}.{what}"
         if layer.endswith(_COPY) and not torch.equal(tensor, state_dict.get(shared, tensor[:0])):
             raise ValueError(
-                f"{name} is not equal to {shared}. Stages 4 and 5 of MNC have the weights of "
-                "stages 2 and 3, and so has the model here"
+                f"{name} is not equal to {shared}, or there is none. Stages 4 and 5 of MNC have "
+                "the weights of stages 2 and 3, and so have those of the model here"
             )
 
 

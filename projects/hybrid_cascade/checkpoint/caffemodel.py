@@ -62,7 +62,8 @@ def _read_hdf5(path: str) -> dict[str, torch.Tensor]:
         # The blob 0 of layer "fc6" is data/fc6/0; a layer without parameters is an empty group.
         if isinstance(item, h5py.Dataset):
             layer, _, index = name.rpartition("/")
-            tensors[_parameter_name(layer, int(index))] = torch.from_numpy(item[()])
+            values = np.asarray(item, dtype=np.float32)
+            tensors[_parameter_name(layer, int(index))] = torch.from_numpy(values)
 
     try:
         with h5py.File(path, "r") as file:
@@ -102,9 +103,7 @@ def _read_blob(blob: memoryview, name: str) -> torch.Tensor:
         elif number == 5:
             chunks.append(value)
         elif number == 7:
-            shape = [
-                d for dim_number, dims in _fields(value) if dim_number == 1 for d in _ints(dims)
-            ]
+            shape = [dim for field, dims in _fields(value) if field == 1 for dim in _ints(dims)]
     if shape is None:
         shape = old_shape
         shape = shape[3:] if shape[:3] == [1, 1, 1] else shape[2:] if shape[:2] == [1, 1] else shape

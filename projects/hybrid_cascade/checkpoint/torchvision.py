@@ -11,7 +11,7 @@ import re
 from .conversion import Layout, Source
 from .preprocessing import TORCHVISION
 from .resnet import resnet_name
-from .vgg import CLASSIFIER, vgg_names
+from .vgg import NO_SUCH_HEAD, vgg_names
 
 # Caffe's names of VGG-16's layers: its convolutions, block by block, then the first two of the
 # fully connected ones. What follows each of those in `classifier` is a ReLU and a dropout.
@@ -42,7 +42,10 @@ def _refuse(state_dict) -> None:
 TORCHVISION_WEIGHTS = Source(
     title="torchvision",
     rename=_rename,
-    left_out={r"^(fc|classifier)\.": CLASSIFIER},
+    left_out={
+        r"^classifier\.[03]\.": NO_SUCH_HEAD,
+        r"^(fc|classifier)\.": "the classification layers",
+    },
     # Offsets of deformable convolutions start at zero, which makes them ordinary ones.
     must_fill=r"backbone\.(?!fpn_)(?!.*conv2_offset)",
     preprocessing=(TORCHVISION,),

@@ -4,7 +4,7 @@ import re
 
 from .conversion import Layout
 
-CLASSIFIER = "classification layers, which no RoI head of this model has in their size"
+NO_SUCH_HEAD = "no RoI head of this model has fully connected layers of VGG-16's size"
 
 
 def vgg_names(layer: str, what: str, layout: Layout) -> list[str]:
