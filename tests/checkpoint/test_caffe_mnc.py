@@ -94,6 +94,13 @@ def linear(weights, layer, x):
     return function(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"])
 
 
+def anchor_generator(sizes=((128, 256, 512),), offset=0.5):
+    """Detectron2's, as our config of MNC has it."""
+    return DefaultAnchorGenerator(
+        sizes=sizes, aspect_ratios=[[0.5, 1, 2]], strides=[16], offset=offset
+    )
+
+
 def decode_like_mnc(boxes, deltas):
     """Boxes (R, 4) whose last pixels count, moved by deltas (R, 4)."""
     size = boxes[:, 2:] - boxes[:, :2] + 1
@@ -132,9 +139,7 @@ def test_proposals_and_their_scores_are_those_of_the_anchors_of_caffe(theirs, ou
     head = "proposal_generator.rpn_head"
     our_scores = linear(ours, f"{head}.objectness_logits", x).sigmoid().permute(0, 2, 3, 1)[0]
     our_deltas = linear(ours, f"{head}.anchor_deltas", x).view(9, 4, 2, 3).permute(2, 3, 0, 1)
-    anchors = DefaultAnchorGenerator(
-        sizes=[[128, 256, 512]], aspect_ratios=[[0.5, 1, 2]], strides=[16], offset=0.5
-    )([x])[0].tensor
+    anchors = anchor_generator()([x])[0].tensor
     transform = Box2BoxTransform(weights=(1, 1, 1, 1))
     our_boxes = transform.apply_deltas(our_deltas.reshape(-1, 4), anchors).view(2, 3, 9, 4)
 
@@ -232,15 +237,40 @@ def test_a_missing_layer_is_an_error(theirs):
         convert(CAFFE_MNC, theirs, our_shapes())
 
 
-def test_the_report_asks_for_the_images_of_caffe_and_no_resnet(theirs):
+@pytest.fixture
+def model():
+    """What of a detector says how it prepares images and where its anchors are."""
     model = nn.Module()
     model.input_format = "BGR"
     model.pixel_std = torch.ones(3, 1, 1)
     model.pixel_mean = torch.tensor([102.9801, 115.9465, 122.7717]).view(3, 1, 1)
-    result = convert(CAFFE_MNC, theirs, our_shapes())
-    report = "\n".join(describe(CAFFE_MNC, result, model))
-    assert "WARNING" not in report and "fc6_mask -> roi_heads.masked_head.fc1 (2)" in report
+    model.proposal_generator = nn.Module()
+    model.proposal_generator.anchor_generator = anchor_generator()
+    return model
+
+
+def report(model, theirs, yaml=False):
+    return "\n".join(describe(CAFFE_MNC, convert(CAFFE_MNC, theirs, our_shapes()), model, yaml))
+
+
+def test_a_model_that_prepares_images_and_anchors_as_mnc_gets_no_warning(theirs, model):
+    text = report(model, theirs)
+    assert "WARNING" not in text and "fc6_mask -> roi_heads.masked_head.fc1 (2)" in text
+
+
+@pytest.mark.parametrize("yaml", [False, True])
+def test_the_report_asks_for_the_images_of_caffe_and_no_resnet(theirs, model, yaml):
     model.input_format = "RGB"
-    for yaml in (False, True):
-        report = "\n".join(describe(CAFFE_MNC, result, model, yaml))
-        assert "WARNING" in report and "102.9801" in report and "stride" not in report.lower()
+    text = report(model, theirs, yaml)
+    assert "WARNING" in text and "102.9801" in text and "stride" not in text.lower()
+
+
+@pytest.mark.parametrize(
+    "change", [{"offset": 0.0}, {"sizes": [[64, 128]]}, {"sizes": [[64, 128, 512]]}]
+)
+def test_the_report_warns_of_other_anchors(theirs, model, change):
+    model.proposal_generator.anchor_generator = anchor_generator(**change)
+    text = report(model, theirs)
+    assert "WARNING: the box deltas are for other anchors" in text
+    assert '"model.proposal_generator.anchor_generator.offset=0.5"' in text
+    assert 'MODEL.ANCHOR_GENERATOR.SIZES "[[128, 256, 512]]"' in report(model, theirs, yaml=True)

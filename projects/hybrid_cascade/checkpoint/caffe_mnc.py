@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 
 import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from torch import nn
 
 from .caffe_imagenet import read
 from .conversion import Layout, Source
@@ -36,6 +38,8 @@ _COPY = "_ext"
 _ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 _ANCHOR_SHAPES = ((23, 12), (16, 16), (11, 22))
 _ANCHOR_SCALES = (8, 16, 32)
+# Detectron2's.
+_OUR_ANCHORS = {"sizes": [[128, 256, 512]], "aspect_ratios": [[0.5, 1.0, 2.0]]}
 # The predictor here divides deltas by the inverse of (0.1, 0.1, 0.2, 0.2), MNC's deviations of the
 # training targets; MNC's snapshots have them multiplied in.
 _BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -118,6 +122,25 @@ def _box_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return (tensor.unflatten(0, (-1, 4))[1:] * scale).flatten(0, 1)
 
 
+def _check_anchors(model: nn.Module, yaml: bool) -> str:
+    generators = (
+        model.proposal_generator.anchor_generator,
+        DefaultAnchorGenerator(**_OUR_ANCHORS, strides=[16], offset=0.5),
+    )
+    # Two cells in each direction tell sizes, shapes, their order, stride and offset.
+    maps = [torch.zeros(1, 1, 2, 2)]
+    ours, expected = (torch.cat([b.tensor.cpu() for b in g(maps)]) for g in generators)
+    if ours.shape == expected.shape and torch.allclose(ours, expected):
+        return ""
+    prefix = "MODEL.ANCHOR_GENERATOR." if yaml else "model.proposal_generator.anchor_generator."
+    settings = {**_OUR_ANCHORS, "offset": 0.5}
+    overrides = (
+        f'{prefix}{key.upper()} "{value}"' if yaml else f'"{prefix}{key}={value}"'
+        for key, value in settings.items()
+    )
+    return f"the box deltas are for other anchors than this config's: {' '.join(overrides)}"
+
+
 def _check_rows(tensor: torch.Tensor, rows: int, name: str) -> torch.Tensor:
     if len(tensor) != rows:
         raise ValueError(f"{name} has {len(tensor)} rows, but {rows} with MNC's nine anchors")
@@ -132,5 +155,6 @@ CAFFE_MNC = Source(
     preprocessing=(CAFFE,),
     refuse=_refuse,
     adapt=_adapt,
+    check=_check_anchors,
     read=read,
 )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from .preprocessing import Preprocessing
 from .weights_file import read_weights
@@ -59,6 +60,8 @@ class Source:
         refuse: raises a ValueError for a relative of the format that can't be read.
         adapt: gives tensors that a name does not make ours, under the names that they have there,
             our order and scale.
+        check: what else in a model makes the weights compute something else, with the overrides of
+            a LazyConfig, or of a CfgNode where the second argument is true; "" if nothing.
         read: the file's tensors by name; the second argument lets it run code of the file.
     """
 
@@ -71,6 +74,7 @@ class Source:
     yaml_settings: str = ""
     refuse: Callable[[Mapping[str, torch.Tensor]], None] = lambda state_dict: None
     adapt: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = dict
+    check: Callable[[nn.Module, bool], str] = lambda model, yaml: ""
     read: Callable[[str, bool], Mapping[str, torch.Tensor]] = read_weights
 
 
