@@ -1,15 +1,16 @@
 #!/usr/bin/env python
-"""Convert a checkpoint of MMDetection, Detectron2 or torchvision into one of ours.
+"""Convert a checkpoint of MMDetection, Detectron2, torchvision or Caffe into one of ours.
 
     tools/convert_checkpoint.py --from mmdet htc_r50_fpn_1x_coco.pth htc_r50.pth \\
         --config-file configs/htc/htc_r50_fpn_1x.py
     train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --eval-only \\
         train.init_checkpoint=htc_r50.pth
 
-Names change, values do not. With --config-file the model is built and the file has to fit it:
-every parameter gets a value of its shape. Weights to start a training from, of Detectron2 and
-torchvision, have to fit the backbone; heads that they lack, and layers for other classes, start
-fresh and are listed. docs/checkpoints.md has the details. Exit code 2: the file can't be converted.
+Names change, values do not; those of MNC also get our order of classes and anchors. With
+--config-file the model is built and the file has to fit it: every parameter gets a value of its
+shape. Weights to start a training from, of Detectron2, torchvision and Caffe's ImageNet models,
+have to fit the backbone; heads that they lack, and layers for other classes, start fresh and are
+listed. docs/checkpoints.md has the details. Exit code 2: the file can't be converted.
 """
 
 import argparse
@@ -24,7 +25,10 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--from", dest="source", required=True, choices=["mmdet", "detectron2", "torchvision"]
+        "--from",
+        dest="source",
+        required=True,
+        choices=["mmdet", "detectron2", "torchvision", "caffe-imagenet", "caffe-mnc"],
     )
     parser.add_argument("input", metavar="IN", help="checkpoint to read")
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
@@ -40,13 +44,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"OUT must be a .pth file in an existing folder: {args.output}")
 
     # Imported late, so that a mistyped option is reported at once.
-    from hybrid_cascade.checkpoint import SOURCES, convert, describe, read_weights
+    from hybrid_cascade.checkpoint import SOURCES, convert, describe
     from hybrid_cascade.engine import build_model, load_config
 
     source = SOURCES[args.source]
     model = None
     try:
-        state_dict = read_weights(args.input, unsafe=args.unsafe_load)
+        state_dict = source.read(args.input, args.unsafe_load)
         if args.config_file:
             model = build_model(load_config(args.config_file, args.opts))
         result = convert(source, state_dict, None if model is None else model.state_dict())

@@ -62,5 +62,9 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     # With --eval-only: weights of further models, beside MODEL.WEIGHTS, that join in the
     # detections. TEST.AUG gives the views of each image.
     cfg.TEST.CHECKPOINTS = []
+    # build_vgg16_backbone; MODEL.BACKBONE.FREEZE_AT counts its blocks
+    cfg.MODEL.VGG = CfgNode()
+    cfg.MODEL.VGG.OUT_FEATURES = ["conv5_3"]
+
     # Images of the test set drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6

@@ -1,15 +1,20 @@
-"""Weights of Detectron2 and torchvision: what they seed, what starts fresh, what does not fit."""
+"""Weights of Detectron2, torchvision, Caffe: what they seed, what starts fresh, what misfits."""
 
 import pytest
 import torch
 import torchvision
 from detectron2 import model_zoo as detectron2_zoo
 from detectron2.config import instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
+from torch import nn
 
 from hybrid_cascade import model_zoo, use_htc_heads, use_semantic_branch
 from hybrid_cascade.checkpoint import SOURCES, convert
+from hybrid_cascade.modeling import VGG16, ZF, SeparateBackbones
 
 DETECTRON2, TORCHVISION = SOURCES["detectron2"], SOURCES["torchvision"]
+CAFFE_IMAGENET = SOURCES["caffe-imagenet"]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,73 @@ def test_vgg16_gets_the_names_of_its_layers():
     assert ("features.0.bias", "backbone.bottom_up.conv1_1.bias") in result.mapped
     assert ("features.28.weight", "backbone.bottom_up.conv5_3.weight") in result.mapped
     assert all(n.startswith("classifier.") for n in result.left)
+
+
+@pytest.fixture(scope="module")
+def two_pathways():
+    """The parts of MNC that ImageNet weights are for, and those of one with narrower heads."""
+    heads = {"masked_head": 4096, "box_head": 4096, "narrow_head": 1024}
+    with torch.device("meta"):
+        model = nn.ModuleDict({"backbone": VGG16(), "roi_heads": nn.ModuleDict()})
+        for name, size in heads.items():
+            shape = ShapeSpec(channels=512, height=7, width=7)
+            head = FastRCNNConvFCHead(shape, conv_dims=[], fc_dims=[size, size])
+            model["roi_heads"][name] = head
+    return model
+
+
+def test_fully_connected_layers_of_vgg16_seed_both_pathways(two_pathways):
+    with torch.device("meta"):
+        weights = torchvision.models.vgg16().state_dict()
+    result = convert(TORCHVISION, weights, two_pathways.state_dict())
+    for head in ("masked_head", "box_head"):
+        assert ("classifier.0.weight", f"roi_heads.{head}.fc1.weight") in result.mapped
+        assert ("classifier.3.bias", f"roi_heads.{head}.fc2.bias") in result.mapped
+    assert set(result.left) == {"classifier.6.weight", "classifier.6.bias"}
+    assert all("narrow_head" in name for name in result.fresh) and len(result.fresh) == 4
+
+
+def test_heads_of_other_sizes_start_fresh(two_pathways):
+    with torch.device("meta"):
+        weights = torchvision.models.vgg16().state_dict()
+    target = two_pathways.state_dict()
+    for name in [n for n in target if n.startswith("roi_heads.") and "narrow" not in n]:
+        target[name] = target[name.replace("masked_", "narrow_").replace("box_", "narrow_")]
+    result = convert(TORCHVISION, weights, target)
+    assert "roi_heads.box_head.fc1.weight" in result.fresh
+    assert "no RoI head of this model has" in result.left["classifier.0.weight"]
+    assert result.left["classifier.6.bias"] == "the classification layers"
+
+
+def test_caffes_vgg16_seeds_backbone_and_both_pathways(two_pathways):
+    target = two_pathways.state_dict()
+    weights = {n.removeprefix("backbone."): w for n, w in target.items() if "backbone" in n}
+    for i, layer in ((1, "fc6"), (2, "fc7")):
+        for what in ("weight", "bias"):
+            weights[f"{layer}.{what}"] = target[f"roi_heads.box_head.fc{i}.{what}"]
+    result = convert(CAFFE_IMAGENET, {**weights, "fc8.bias": torch.zeros(1000)}, target)
+    assert ("fc6.bias", "roi_heads.masked_head.fc1.bias") in result.mapped
+    assert ("conv4_3.weight", "backbone.conv4_3.weight") in result.mapped
+    assert set(result.left) == {"fc8.bias"} and len(result.fresh) == 4
+    del weights["conv4_3.weight"]
+    with pytest.raises(ValueError, match="get no value.*backbone.conv4_3.weight"):
+        convert(CAFFE_IMAGENET, weights, target)
+
+
+def test_every_one_of_separate_backbones_is_seeded():
+    with torch.device("meta"):
+        weights = torchvision.models.vgg16().state_dict()
+        backbones = SeparateBackbones({"proposals": VGG16(), "mask": VGG16()})
+    target = nn.ModuleDict({"backbone": backbones}).state_dict()
+    result = convert(TORCHVISION, weights, target)
+    assert set(result.state_dict) == set(target)
+
+
+def test_zf_gets_the_convolutions_of_caffe():
+    with torch.device("meta"):
+        target = nn.ModuleDict({"backbone": ZF()}).state_dict()
+    weights = {name.removeprefix("backbone."): tensor for name, tensor in target.items()}
+    assert set(convert(CAFFE_IMAGENET, weights, target).state_dict) == set(target)
 
 
 @pytest.mark.parametrize(("builder", "reason"), [("vgg16_bn", "batch norm"), ("vgg19", "16 conv")])

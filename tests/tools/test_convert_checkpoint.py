@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2 import model_zoo as detectron2_zoo
+from tests.caffemodel_writer import caffemodel
 
 from hybrid_cascade.engine import build_model, load_config, load_weights
 
@@ -113,6 +114,21 @@ def test_torchvision_weights_start_a_training(out, tmp_path, capsys):
     assert "fc: the classification layers" in report
     assert "roi_heads.box_head: not in the file" in report
     assert "WARNING" not in report
+
+
+def test_a_file_of_caffe_is_read_and_a_truncated_one_refused(out, tmp_path, capsys):
+    weights = {"fc7_mask.weight": torch.randn(4, 4), "fc7_mask.bias": torch.randn(4)}
+    content = caffemodel({**weights, "fc9.bias": torch.zeros(2)})
+    (tmp_path / "mnc.caffemodel").write_bytes(content)
+    assert run("--from", "caffe-mnc", tmp_path / "mnc.caffemodel", out) == 0
+    report = capsys.readouterr().out
+    assert "fc7_mask -> roi_heads.masked_head.fc2 (2)" in report
+    assert "fc9: not a name of MNC that we know (1)" in report
+    converted = torch.load(out, weights_only=True)["model"]
+    assert torch.equal(converted["roi_heads.masked_head.fc2.bias"], weights["fc7_mask.bias"])
+    (tmp_path / "mnc.caffemodel").write_bytes(content[:50])
+    assert run("--from", "caffe-mnc", tmp_path / "mnc.caffemodel", out) == 2
+    assert "mnc.caffemodel is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from .preprocessing import Preprocessing
+from .weights_file import read_weights
 
 # The layers whose output channels follow the number of classes.
 _CLASS_LAYER = re.compile(r"(cls_score|bbox_pred|predictor)\.(weight|bias)$")
@@ -17,19 +19,29 @@ class Layout:
     """What the names of a model depend on.
 
     Attributes:
-        bottom_up: the prefix of the ResNet or VGG, "backbone." where there is no pyramid.
+        bottom_ups: the prefix of the ResNet or VGG, "backbone." where there is no pyramid; one for
+            each of `SeparateBackbones`.
         stages: box stages of the cascade, 0 for a model without one.
+        vgg_heads: prefixes of the RoI heads that have fc6 and fc7 of VGG-16, as fc1 and fc2.
     """
 
-    bottom_up: str = "backbone.bottom_up."
+    bottom_ups: tuple[str, ...] = ("backbone.bottom_up.",)
     stages: int = 3
+    vgg_heads: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, target: Mapping[str, torch.Tensor]) -> "Layout":
         """The layout of the model with this state dict."""
-        has_pyramid = any(name.startswith(cls.bottom_up) for name in target)
+        prefix = re.compile(r"backbone\.(backbones\.\w+\.|bottom_up\.)")
+        bottom_ups = dict.fromkeys(m[0] for m in map(prefix.match, target) if m) or ["backbone."]
         stages = {m[1] for m in (re.match(r"roi_heads\.box_head\.(\d+)\.", n) for n in target) if m}
-        return cls(cls.bottom_up if has_pyramid else "backbone.", len(stages))
+        vgg_heads = (
+            name.removesuffix("fc1.weight")
+            for name, tensor in target.items()
+            if re.fullmatch(r"roi_heads\.(box|masked)_head\.fc1\.weight", name)
+            and tensor.shape == (4096, 512 * 7 * 7)
+        )
+        return cls(tuple(bottom_ups), len(stages), tuple(vgg_heads))
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,11 @@ class Source:
         lazy_settings, yaml_settings: overrides of our configs that make up for other differences
             between the two projects, for the same numbers.
         refuse: raises a ValueError for a relative of the format that can't be read.
+        adapt: gives tensors that a name does not make ours, under the names that they have there,
+            our order and scale.
+        check: what else in a model makes the weights compute something else, with the overrides of
+            a LazyConfig, or of a CfgNode where the second argument is true; "" if nothing.
+        read: the file's tensors by name; the second argument lets it run code of the file.
     """
 
     title: str
@@ -56,6 +73,9 @@ class Source:
     lazy_settings: str = ""
     yaml_settings: str = ""
     refuse: Callable[[Mapping[str, torch.Tensor]], None] = lambda state_dict: None
+    adapt: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = dict
+    check: Callable[[nn.Module, bool], str] = lambda model, yaml: ""
+    read: Callable[[str, bool], Mapping[str, torch.Tensor]] = read_weights
 
 
 @dataclass
@@ -80,7 +100,7 @@ def convert(
     state_dict: Mapping[str, torch.Tensor],
     target: Mapping[str, torch.Tensor] | None = None,
 ) -> Conversion:
-    """Rename tensors; values never change.
+    """Rename tensors; values change only where `source.adapt` changes them.
 
     Args:
         source: where they come from.
@@ -93,6 +113,7 @@ def convert(
             model that `source.must_fill` names gets no value; lists the names.
     """
     source.refuse(state_dict)
+    state_dict = source.adapt(state_dict)
     layout = Layout() if target is None else Layout.of(target)
     result = Conversion()
     wrong_shapes = []

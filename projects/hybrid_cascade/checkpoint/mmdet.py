@@ -34,7 +34,7 @@ LAST_STAGE_WEIGHTS = "[30.30303,30.30303,14.925373,14.925373]"
 def _rename(name: str, layout: Layout) -> list[str]:
     if name.startswith("backbone."):
         new_name = resnet_name(name.removeprefix("backbone."))
-        return [layout.bottom_up + new_name] if new_name else []
+        return [prefix + new_name for prefix in layout.bottom_ups] if new_name else []
     # mmcv's ConvModule holds a "conv" and its norm; Detectron2's Conv2d is the convolution itself.
     name = re.sub(r"\.conv\.(\w+)$", r".\1", name)
     name = re.sub(r"\.[bg]n\.(\w+)$", r".norm.\1", name)

@@ -14,47 +14,61 @@ class Preprocessing:
         image_format: "RGB" or "BGR".
         pixel_mean, pixel_std: per channel, of values 0 to 255.
         stride_in_1x1: where a bottleneck of the ResNet has its stride. It changes no shape, so a
-            checkpoint with the other stride loads, and computes something else.
+            checkpoint with the other stride loads, and computes something else. None for networks
+            that are no ResNets.
     """
 
     image_format: str
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
-    stride_in_1x1: bool
+    stride_in_1x1: bool | None
 
     def fits(self, model: nn.Module) -> bool:
         """Whether a model (`GeneralizedRCNN`) prepares its images like this."""
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.pixel_mean, self.pixel_std))
-        strided = [
-            block
-            for block in model.modules()
-            if isinstance(block, CNNBlockBase) and block.stride == 2 and hasattr(block, "conv3")
-        ]
         return (
             torch.allclose(model.pixel_mean.cpu().float(), mean)
             and torch.allclose(model.pixel_std.cpu().float(), std)
             and model.input_format == self.image_format
-            and all((b.conv1.stride != (1, 1)) == self.stride_in_1x1 for b in strided)
+            and all((b.conv1.stride != (1, 1)) == self.stride_in_1x1 for b in _strided(model))
         )
 
-    def overrides(self, yaml: bool = False) -> str:
-        """The arguments that make a config say so: of a LazyConfig, or of a CfgNode."""
+    def overrides(self, yaml: bool = False, model: nn.Module | None = None) -> str:
+        """The arguments that make a config say so: of a LazyConfig, or of a CfgNode.
+
+        The stride is left out where it makes no difference, or none to the given model.
+        """
+        has_stride = self.stride_in_1x1 is not None and (model is None or _strided(model))
         mean, std = (str(list(x)).replace(" ", "") for x in (self.pixel_mean, self.pixel_std))
         if yaml:
             return (
                 f'INPUT.FORMAT {self.image_format} MODEL.PIXEL_MEAN "{mean}" '
-                f'MODEL.PIXEL_STD "{std}" MODEL.RESNETS.STRIDE_IN_1X1 {self.stride_in_1x1}'
+                f'MODEL.PIXEL_STD "{std}"'
+                + f" MODEL.RESNETS.STRIDE_IN_1X1 {self.stride_in_1x1}"
+                * bool(has_stride)
             )
         return (
             f'model.input_format={self.image_format} "model.pixel_mean={mean}" '
-            f'"model.pixel_std={std}" dataloader.train.mapper.image_format={self.image_format} '
-            f"model.backbone.bottom_up.stages.stride_in_1x1={self.stride_in_1x1}"
+            f'"model.pixel_std={std}" dataloader.train.mapper.image_format={self.image_format}'
+            + f" model.backbone.bottom_up.stages.stride_in_1x1={self.stride_in_1x1}"
+            * bool(has_stride)
         )
+
+
+def _strided(model: nn.Module) -> list[nn.Module]:
+    """The bottlenecks of a ResNet that halve the size."""
+    return [
+        block
+        for block in model.modules()
+        if isinstance(block, CNNBlockBase) and block.stride == 2 and hasattr(block, "conv3")
+    ]
 
 
 # torchvision's classification weights, and everything that MMDetection calls style="pytorch".
 TORCHVISION = Preprocessing("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
 # MSRA's ResNets: Detectron2's R50 and R101, and what MMDetection calls style="caffe".
 MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
+# The VGG-16 and ZF of Caffe, as in py-faster-rcnn and MNC.
+CAFFE = Preprocessing("BGR", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), None)
 # Detectron2's ResNeXt-101 and its new baselines.
 DETECTRON2_STD = Preprocessing("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395), False)

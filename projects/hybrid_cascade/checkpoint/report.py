@@ -34,8 +34,10 @@ def describe(
     if model is None or not any(p.fits(model) for p in source.preprocessing):
         yield (
             ("" if model is None else "WARNING: this config prepares images in another way. ")
-            + f"{source.title}'s published models expect: {usual.overrides(yaml)}"
+            + f"{source.title}'s published models expect: {usual.overrides(yaml, model)}"
         )
+    if model is not None and (problem := source.check(model, yaml)):
+        yield f"WARNING: {problem}"
     settings = source.yaml_settings if yaml else source.lazy_settings
     if settings:
         yield f"for the numbers of {source.title} 3, evaluate a cascade with: {settings}"

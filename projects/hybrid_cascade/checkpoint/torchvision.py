@@ -1,5 +1,7 @@
 """torchvision's classification weights (ResNet, ResNeXt, VGG-16) as backbones.
 
+The fully connected layers of VGG-16 also seed the RoI heads that have them (MNC's two pathways).
+
 Weights of other projects under torchvision's names, such as MMDetection's pretrained ResNeXts, are
 the same to us.
 """
@@ -9,23 +11,24 @@ import re
 from .conversion import Layout, Source
 from .preprocessing import TORCHVISION
 from .resnet import resnet_name
+from .vgg import NO_SUCH_HEAD, vgg_names
 
-# Where VGG-16's convolutions are in torchvision's `features`, block by block.
+# Caffe's names of VGG-16's layers: its convolutions, block by block, then the first two of the
+# fully connected ones. What follows each of those in `classifier` is a ReLU and a dropout.
 _VGG16 = {
     f"features.{index}": f"conv{block}_{number}"
     for block, indices in enumerate(
         [(0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)], start=1
     )
     for number, index in enumerate(indices, start=1)
-}
+} | {"classifier.0": "fc6", "classifier.3": "fc7"}
 
 
 def _rename(name: str, layout: Layout) -> list[str]:
-    new_name = resnet_name(name)
-    if new_name is None:
-        layer, _, what = name.rpartition(".")
-        new_name = f"{_VGG16[layer]}.{what}" if layer in _VGG16 else None
-    return [layout.bottom_up + new_name] if new_name else []
+    if new_name := resnet_name(name):
+        return [prefix + new_name for prefix in layout.bottom_ups]
+    layer, _, what = name.rpartition(".")
+    return vgg_names(_VGG16.get(layer, ""), what, layout)
 
 
 def _refuse(state_dict) -> None:
@@ -39,7 +42,10 @@ def _refuse(state_dict) -> None:
 TORCHVISION_WEIGHTS = Source(
     title="torchvision",
     rename=_rename,
-    left_out={r"^(fc|classifier)\.": "the classification layers"},
+    left_out={
+        r"^classifier\.[03]\.": NO_SUCH_HEAD,
+        r"^(fc|classifier)\.": "the classification layers",
+    },
     # Offsets of deformable convolutions start at zero, which makes them ordinary ones.
     must_fill=r"backbone\.(?!fpn_)(?!.*conv2_offset)",
     preprocessing=(TORCHVISION,),

@@ -1,3 +1,4 @@
+from .backbones import VGG16, ZF, SeparateBackbones
 from .htc import HTCROIHeads
 from .image_masks import ImageMasks
 from .mnc import MNCROIHeads
@@ -26,6 +27,9 @@ __all__ = [
     "SemanticRCNN",
     "SemanticTargets",
     "VotingEnsemble",
+    "SeparateBackbones",
+    "VGG16",
+    "ZF",
     "build_semantic_branch",
     "check_semantic_features",
 ]
