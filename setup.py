@@ -115,5 +115,6 @@ setup(
         "pillow",
         *OPENCV,
     ],
+    extras_require={"sbd": ["scipy"]},
     **get_extensions(),
 )

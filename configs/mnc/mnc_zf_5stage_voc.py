@@ -7,7 +7,7 @@ from hybrid_cascade.modeling import ZF
 
 from .mnc_vgg16_5stage_voc import dataloader, lr_multiplier, model, optimizer, train
 
-model.backbone = L(ZF)(out_features=["conv5"], freeze_at=2)
+model.backbone = L(ZF)()
 rpn, heads = model.proposal_generator, model.roi_heads
 rpn.in_features = ["conv5"]
 rpn.head.in_channels = 256

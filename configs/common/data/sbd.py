@@ -1,16 +1,22 @@
-"""PASCAL VOC 2012 images with SBD's instance masks, short side 600, in BGR, as MNC was trained."""
+"""SBD: the 20 classes of PASCAL VOC, 600 pixels as MNC was trained, VOC's and COCO's metrics."""
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
+from detectron2.evaluation import COCOEvaluator
 from detectron2.model_zoo import get_config
+
 from hybrid_cascade.evaluation import VOCRegionEvaluator
 
 dataloader = get_config("common/data/coco.py").dataloader
 dataloader.train.dataset.names = "sbd_train"
 dataloader.test.dataset.names = "sbd_val"
-resize = L(T.ResizeShortestEdge)(short_edge_length=600, max_size=1000)
-dataloader.train.mapper.augmentations = [resize, L(T.RandomFlip)(horizontal=True)]
-dataloader.test.mapper.augmentations = [resize]
-dataloader.train.mapper.instance_mask_format = "bitmask"  # SBD's masks are no polygons
+# SBD's masks are run-length encoded, not polygons.
+dataloader.train.mapper.instance_mask_format = "bitmask"
+dataloader.train.mapper.augmentations[0].short_edge_length = (600,)
+dataloader.train.mapper.augmentations[0].max_size = 1000
+dataloader.test.mapper.augmentations[0].short_edge_length = 600
+dataloader.test.mapper.augmentations[0].max_size = 1000
 dataloader.train.total_batch_size = 8
-dataloader.evaluator = L(VOCRegionEvaluator)(dataset_name="${..test.dataset.names}")
+dataloader.evaluator = [
+    L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
+    L(VOCRegionEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
+]

@@ -19,6 +19,7 @@ rpn.head.in_channels = 512
 rpn.head.num_anchors = 9
 rpn.anchor_generator.sizes = [[128, 256, 512]]
 rpn.anchor_generator.strides = [16]
+rpn.anchor_generator.offset = 0.5  # those of the published weights are centered on their cells
 rpn.pre_nms_topk = (12000, 6000)  # training, inference
 rpn.post_nms_topk = (300, 300)
 rpn.min_box_size = 16

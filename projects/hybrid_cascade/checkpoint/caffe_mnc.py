@@ -26,7 +26,7 @@ _LAYERS = {
     "fc7_mask": "roi_heads.masked_head.fc2",
     "fc6": "roi_heads.box_head.fc1",
     "fc7": "roi_heads.box_head.fc2",
-    "seg_cls_score": "roi_heads.predictor.mask_cls_score",
+    "seg_cls_score": "roi_heads.predictor.cls_score",
     "cls_score": "roi_heads.predictor.box_cls_score",
     "bbox_pred": "roi_heads.predictor.bbox_pred",
 }

@@ -9,17 +9,21 @@ import os
 from .checks import DatasetError, check_dataset
 from .coco_json import register_coco_json
 from .coco_stuff import register_coco_stuff
+from .sbd import prepare_sbd, register_sbd
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
 
 __all__ = [
     "DatasetError",
     "check_dataset",
     "draw_toy_scenes",
+    "prepare_sbd",
     "register_coco_json",
     "register_coco_stuff",
+    "register_sbd",
     "register_toy_scenes",
 ]
 
 _root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 register_coco_stuff(_root)
+register_sbd(os.path.join(_root, "sbd"))
 register_toy_scenes(os.path.join(_root, "toy_scenes"))

@@ -33,6 +33,7 @@ def register_coco_json(
     stuff_classes: Sequence[str] | None = None,
     ignore_label: int = 255,
     sem_seg_suffix: str = ".png",
+    evaluator_type: str = "coco",
     prepare: Callable[[], None] | None = None,
 ) -> None:
     """Adds a dataset to Detectron2's catalogs, so that configs and `COCOEvaluator` know its name.
@@ -50,6 +51,8 @@ def register_coco_json(
             classes of things, as in COCO-Stuff.
         ignore_label: value of pixels in label maps without a label.
         sem_seg_suffix: what replaces the image's extension in the name of its label map.
+        evaluator_type: what a YAML config measures on it: "coco" for `COCOEvaluator`, "voc_region"
+            for `VOCRegionEvaluator` too. A LazyConfig names its evaluators itself.
         prepare: called each time before the files are read, e.g. to download or to draw them.
     """
 
@@ -63,7 +66,7 @@ def register_coco_json(
 
     DatasetCatalog.register(name, load)
     metadata = MetadataCatalog.get(name)
-    metadata.set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+    metadata.set(json_file=json_file, image_root=image_root, evaluator_type=evaluator_type)
     if sem_seg_root is not None:
         metadata.set(sem_seg_root=sem_seg_root, ignore_label=ignore_label)
     if stuff_classes is not None:

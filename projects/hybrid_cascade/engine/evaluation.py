@@ -10,13 +10,19 @@ from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+)
 from detectron2.modeling import build_model as build_cfg_node_model
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
+from ..evaluation import VOCRegionEvaluator
 from ..modeling import check_semantic_features
 from ..visualization import draw_cascade_panel, plot_precision_recall
 
@@ -56,11 +62,14 @@ def output_dir(cfg: DictConfig | CfgNode) -> str:
 
 
 class CfgNodeEvaluation(DefaultTrainer):
-    """`DefaultTrainer.test` with COCO's metrics."""
+    """`DefaultTrainer.test` with COCO's metrics, and VOC's where the data set asks for them."""
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
-        return COCOEvaluator(dataset_name, output_dir=_inference_dir(cfg, dataset_name))
+        evaluators = [COCOEvaluator(dataset_name, output_dir=_inference_dir(cfg, dataset_name))]
+        if MetadataCatalog.get(dataset_name).get("evaluator_type") == "voc_region":
+            evaluators.append(VOCRegionEvaluator(dataset_name))
+        return evaluators
 
 
 def _inference_dir(cfg: DictConfig | CfgNode, dataset_name: str) -> str:
@@ -68,6 +77,13 @@ def _inference_dir(cfg: DictConfig | CfgNode, dataset_name: str) -> str:
     names = test_dataset_names(cfg)
     folder = os.path.join(output_dir(cfg), "inference")
     return folder if len(names) == 1 else os.path.join(folder, dataset_name)
+
+
+def _build_evaluator(cfg: DictConfig, evaluator: DictConfig) -> DatasetEvaluator:
+    args = {k: instantiate(v) for k, v in evaluator.items() if k != "_target_"}
+    if evaluator._target_ is COCOEvaluator:
+        args.setdefault("output_dir", _inference_dir(cfg, test_dataset_names(cfg)[0]))
+    return evaluator._target_(**args)
 
 
 def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
@@ -80,12 +96,13 @@ def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
     if isinstance(cfg, CfgNode):
         results = CfgNodeEvaluation.test(cfg, model)
     else:
-        evaluator = cfg.dataloader.evaluator
-        args = {k: instantiate(v) for k, v in evaluator.items() if k != "_target_"}
-        if evaluator._target_ is COCOEvaluator:
-            args.setdefault("output_dir", _inference_dir(cfg, test_dataset_names(cfg)[0]))
+        evaluators = cfg.dataloader.evaluator  # one, or a list
+        if isinstance(evaluators, DictConfig):
+            evaluators = [evaluators]
         loader = instantiate(cfg.dataloader.test)
-        results = inference_on_dataset(model, loader, evaluator._target_(**args))
+        results = inference_on_dataset(
+            model, loader, [_build_evaluator(cfg, evaluator) for evaluator in evaluators]
+        )
         if comm.is_main_process():
             print_csv_format(results)
     if comm.is_main_process():

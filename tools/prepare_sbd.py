@@ -1,0 +1,46 @@
+#!/usr/bin/env python
+"""Turn SBD's instance masks of VOC's images into COCO JSON, registered as sbd_train and sbd_val.
+
+    tools/prepare_sbd.py datasets/sbd
+
+where the folder is benchmark_RELEASE/dataset of SBD's archive with train_noval.txt added, both of
+which docs/sbd.md says where to get. It writes annotations/sbd_train.json (5,623 images) and
+annotations/sbd_val.json (5,732). Interrupted, it goes on where it stopped. Exit code 2: files are
+missing or damaged; they are named.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, help="folder with img/, inst/, train.txt and val.txt")
+    parser.add_argument(
+        "--train-list",
+        type=Path,
+        help="names of the training images, one a line; all others are val. Default: "
+        "train_noval.txt in the folder. VOC 2012's ImageSets/Main/train.txt is as good",
+    )
+    args = parser.parse_args(argv)
+    if not args.root.is_dir():
+        parser.error(f"no such folder: {args.root}")
+
+    # Imported late, so that a mistyped path is reported at once.
+    from hybrid_cascade.data import DatasetError, prepare_sbd
+
+    try:
+        prepare_sbd(args.root, args.train_list)
+    except (DatasetError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    sys.exit(main())
