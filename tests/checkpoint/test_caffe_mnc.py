@@ -68,7 +68,7 @@ def our_shapes():
         "roi_heads.box_head.fc2": (FEATURES, FEATURES),
         "roi_heads.masked_head.fc1": (FEATURES, CHANNELS * 7 * 7),
         "roi_heads.masked_head.fc2": (FEATURES, FEATURES),
-        "roi_heads.predictor.mask_cls_score": (CLASSES + 1, 2 * FEATURES),
+        "roi_heads.predictor.cls_score": (CLASSES + 1, 2 * FEATURES),
         "roi_heads.predictor.box_cls_score": (CLASSES + 1, 2 * FEATURES),
         "roi_heads.predictor.bbox_pred": (4 * CLASSES, 2 * FEATURES),
     }
@@ -152,7 +152,7 @@ def test_proposals_and_their_scores_are_those_of_the_anchors_of_caffe(theirs, ou
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("their_layer", "our_layer"),
-    [("seg_cls_score", "mask_cls_score"), ("cls_score", "box_cls_score")],
+    [("seg_cls_score", "cls_score"), ("cls_score", "box_cls_score")],
 )
 def test_every_class_keeps_its_probability(theirs, ours, their_layer, our_layer):
     x = torch.randn(5, 2 * FEATURES)
@@ -187,7 +187,7 @@ def test_pathways_join_as_masked_then_box(theirs, ours):
         for h, x in (("roi_heads.masked_head", masked), ("roi_heads.box_head", box))
     ]
     expected = linear(theirs, "seg_cls_score", torch.cat(features, dim=1)).roll(-1, 1)
-    actual = linear(ours, "roi_heads.predictor.mask_cls_score", torch.cat(our_features, dim=1))
+    actual = linear(ours, "roi_heads.predictor.cls_score", torch.cat(our_features, dim=1))
     torch.testing.assert_close(actual, expected)
 
 

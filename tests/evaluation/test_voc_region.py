@@ -372,12 +372,16 @@ def test_reset_forgets_the_detections(make):
     assert evaluator.evaluate()["voc_region"]["AP50"] == 0
 
 
-def test_a_model_without_masks_is_an_error(make):
-    scenes = make([[]])
+def test_a_model_without_masks_gets_the_measure_of_boxes_alone(make):
+    mask = rectangle(2, 2, 9, 9)
+    scenes = make([[(0, mask, False)]])
+    scenes.find(0, 0, mask, 0.9)
     inputs, outputs = scenes.outputs(0)
     outputs[0]["instances"].remove("pred_masks")
-    with pytest.raises(ValueError, match="pred_masks"):
-        VOCRegionEvaluator(scenes.name).process(inputs, outputs)
+    evaluator = VOCRegionEvaluator(scenes.name)
+    evaluator.process(inputs, outputs)
+    results = evaluator.evaluate()
+    assert list(results) == ["voc_box"] and results["voc_box"]["AP50"] == 100
 
 
 def test_masks_of_another_size_are_an_error_that_names_the_image(make):

@@ -101,18 +101,17 @@ class VOCRegionEvaluator(DatasetEvaluator):
         Args:
             inputs: with `image_id`.
             outputs: with `instances`, which have `pred_boxes`, `scores`, `pred_classes`,
-                `pred_masks` ((N, height, width) bool, of the original image's size) and may have
-                `box_layer_boxes`.
+                `pred_masks` ((N, height, width) bool, of the original image's size) unless the
+                model has no masks, and may have `box_layer_boxes`.
 
         Raises:
-            ValueError: there are no masks, or not of the image's size.
+            ValueError: masks are not of the image's size.
         """
         for image, output in zip(inputs, outputs, strict=True):
             image_id, instances = image["image_id"], output["instances"].to("cpu")
-            if not instances.has("pred_masks"):
-                raise ValueError("VOCRegionEvaluator needs a model that predicts `pred_masks`")
-            size = tuple(instances.pred_masks.shape[1:])
-            if len(instances) and size != self._sizes.get(image_id):
+            has_masks = instances.has("pred_masks")
+            size = tuple(instances.pred_masks.shape[1:]) if has_masks else None
+            if has_masks and len(instances) and size != self._sizes.get(image_id):
                 raise ValueError(
                     f"Image {image_id} has masks of height and width {size}, but in the data set "
                     f"it is of {self._sizes.get(image_id)}: masks must be of the original size."
@@ -120,7 +119,8 @@ class VOCRegionEvaluator(DatasetEvaluator):
             if instances.has("box_layer_boxes"):
                 instances.pred_boxes = instances.box_layer_boxes
             for detection in instances_to_coco_json(instances, image_id):
-                detection["mask_bbox"] = mask_util.toBbox(detection["segmentation"]).tolist()
+                if has_masks:
+                    detection["mask_bbox"] = mask_util.toBbox(detection["segmentation"]).tolist()
                 self._detections.append(detection)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -128,8 +128,8 @@ class VOCRegionEvaluator(DatasetEvaluator):
 
         Returns:
             On the main process, in percent: {"voc_region": {"AP50", "AP70", "AP50-<class>", ...},
-            "voc_box": {"AP50", ...}, "voc_mask_box": {"AP50", ...}}; NaN for a class without ground
-            truth. {} on other processes.
+            "voc_box": {"AP50", ...}, "voc_mask_box": {"AP50", ...}}; "voc_box" alone for detections
+            without masks; NaN for a class without ground truth. {} on other processes.
         """
         detections = self._detections
         if self._distributed:
@@ -142,9 +142,14 @@ class VOCRegionEvaluator(DatasetEvaluator):
         for detection in sorted(detections, key=lambda d: (-d["score"], position[d["image_id"]])):
             by_class[detection["category_id"]].append(detection)
 
-        results = {measure: {} for measure in _MEASURES}
+        results = {
+            measure: {}
+            for measure, (key, _, _) in _MEASURES.items()
+            if all(key in detection for detection in detections)
+        }
         table = defaultdict(list)
-        for measure, (_, _, thresholds) in _MEASURES.items():
+        for measure in results:
+            thresholds = _MEASURES[measure][2]
             per_class = np.array(
                 [
                     self._average_precisions(label, of_class, measure)

@@ -110,7 +110,7 @@ class MNCROIHeads(ROIHeads):
             mask_threshold: a mask is where its probability is at least this.
             test_output: "voting" merges the candidates of all stages by mask voting, "nms" keeps
                 the best of them by box NMS with their masks, and "boxes" returns the boxes of the
-                box layers, without masks.
+                box layers, without masks, for the box AP of the box layers.
             nms_iou, merge_iou: of mask voting; NMS of the other outputs is the predictor's.
             kwargs: the arguments of `ROIHeads`, its `positive_fraction` excepted.
 
