@@ -124,7 +124,7 @@ def test_losses_of_stages_2_and_3_have_the_exact_derivative_by_the_deltas_of_the
         # The targets of the box regression, which is left out, are constants of the training.
         found = train(heads, features, proposals, targets)
         return tuple(
-            found[k] for k in ("loss_mask_stage2", "loss_mask_cls_stage3", "loss_box_cls_stage3")
+            found[k] for k in ("loss_mask_stage1", "loss_cls_stage2", "loss_box_cls_stage2")
         )
 
     deltas = [(0.05 * torch.randn_like(a)).requires_grad_() for a in anchors]
@@ -151,7 +151,7 @@ def test_losses_of_stages_4_and_5_have_the_exact_derivative_by_the_deltas_of_the
         heads._refine = refine
         found = train(heads, features, proposals, targets)
         return tuple(
-            found[k] for k in ("loss_mask_stage4", "loss_mask_cls_stage5", "loss_box_cls_stage5")
+            found[k] for k in ("loss_mask_stage3", "loss_cls_stage4", "loss_box_cls_stage4")
         )
 
     shift = (0.05 * torch.randn(4 * CLASSES, dtype=torch.float64)).requires_grad_()
@@ -166,7 +166,7 @@ def test_gradients_of_the_bridge_are_limited(storage, make_ground_truth):
         targets = make_targets(make_ground_truth)
         losses = train(heads, make_features(), make_proposals(targets), targets)
         # Stages 4 and 5 see bbox_pred only through the bridge, but for the loss of stage 5's boxes.
-        loss = losses["loss_mask_stage4"] + losses["loss_mask_cls_stage5"]
+        loss = losses["loss_mask_stage3"] + losses["loss_cls_stage4"]
         return torch.autograd.grad(1000 * loss, heads.predictor.bbox_pred.bias)[0]
 
     free, limited = gradient(None), gradient(1e-4)
@@ -185,8 +185,8 @@ def test_detached_boxes_change_no_loss_and_stop_the_gradients_through_boxes(
         losses = train(heads, features, proposals, targets)
         results[end_to_end] = {k: v.item() for k, v in losses.items()}
         boxes = [p.proposal_boxes.tensor for p in proposals]
-        early = losses["loss_mask_stage2"] + losses["loss_mask_cls_stage3"]
-        late = losses["loss_mask_stage4"] + losses["loss_mask_cls_stage5"]
+        early = losses["loss_mask_stage1"] + losses["loss_cls_stage2"]
+        late = losses["loss_mask_stage3"] + losses["loss_cls_stage4"]
         by_boxes = torch.autograd.grad(early, boxes, retain_graph=True, allow_unused=True)
         [by_deltas] = torch.autograd.grad(
             late, [heads.predictor.bbox_pred.bias], retain_graph=True, allow_unused=True
@@ -218,10 +218,10 @@ def test_more_stages_add_losses_and_no_parameters(storage, make_ground_truth):
         }
         losses[stages] = train(heads, make_features(), make_proposals(targets), targets)
     assert losses[3].keys() == {
-        "loss_mask_stage2",
-        "loss_mask_cls_stage3",
-        "loss_box_cls_stage3",
-        "loss_box_reg_stage3",
+        "loss_mask_stage1",
+        "loss_cls_stage2",
+        "loss_box_cls_stage2",
+        "loss_box_reg_stage2",
     }
     assert len(losses[5]) == 8 and len(losses[7]) == 12
     for name, loss in losses[3].items():
@@ -232,7 +232,7 @@ def test_mask_loss_is_the_cross_entropy_of_positive_boxes(storage, make_ground_t
     targets = make_targets(make_ground_truth)
     heads = make_heads(num_stages=3, mask_loss_weight=3.0)
     proposals = make_proposals(targets)
-    loss = train(heads, make_features(), proposals, targets)["loss_mask_stage2"]
+    loss = train(heads, make_features(), proposals, targets)["loss_mask_stage1"]
     maps = [make_features()["p2"]]
     torch.manual_seed(11)
     boxes = [heads._sample(p.proposal_boxes, t) for p, t in zip(proposals, targets, strict=True)]
@@ -427,7 +427,7 @@ def test_stage_2_may_have_features_of_its_own(storage, make_ground_truth):
     }
     losses = train(heads, features, proposals, targets)
     by_maps = torch.autograd.grad(
-        losses["loss_mask_stage2"], list(features.values()), allow_unused=True
+        losses["loss_mask_stage1"], list(features.values()), allow_unused=True
     )
     assert by_maps[0] is None and by_maps[1].abs().max() > 0
 

@@ -52,7 +52,7 @@ def test_losses_are_grouped_and_stages_count_from_one(tmp_path, figures):
     assert plots == {
         "total loss": ["total_loss"],
         "RPN loss": ["cls", "loc"],
-        "box classification loss": stages,
+        "classification loss": stages,
         "box regression loss": stages,
         "mask loss": stages,
         "semantic loss": ["sem_seg"],

@@ -2,7 +2,8 @@
 
 Shapes: B images, R RoIs of all images, C channels, N instance classes, m the side of a predicted
 mask, G ground-truth instances of an image. Stages are numbered as in the paper: stage 1 is the RPN,
-2 predicts masks, 3 categories; 4 and 5 repeat 2 and 3 on refined boxes with the same weights.
+2 predicts masks, 3 categories; 4 and 5 repeat 2 and 3 on refined boxes with the same weights. Only
+the names of losses count from 0, as Detectron2's cascade does.
 """
 
 from collections.abc import Sequence
@@ -198,8 +199,8 @@ class MNCROIHeads(ROIHeads):
         return range(3, self.num_stages + 1, 2)
 
     def forward(self, images, features, proposals, targets=None):
-        """See `ROIHeads.forward`. Losses are named "loss_mask_stage{2,4,...}" and
-        "loss_{mask_cls,box_cls,box_reg}_stage{3,5,...}"."""
+        """See `ROIHeads.forward`. Losses are named "loss_mask_stage{1,3,...}" and
+        "loss_{cls,box_cls,box_reg}_stage{2,4,...}": there, as elsewhere, stages count from 0."""
         if self.training:
             return self._train(features, proposals, targets)
         candidates = self.find_candidates(features, proposals)
@@ -304,11 +305,11 @@ class MNCROIHeads(ROIHeads):
                 boxes = [Boxes(b.tensor.detach()) for b in boxes]
             instances = [self._match(*x) for x in zip(boxes, targets, areas, strict=True)]
             mask_logits, predictions = self._run_stages(features, boxes, image_sizes)
-            with get_event_storage().name_scope(f"stage{stage + 1}"):
+            with get_event_storage().name_scope(f"stage{stage}"):
                 loss_mask, mask_classes = self._mask_loss(mask_logits, instances)
                 category_losses = self.predictor.losses(predictions, instances, mask_classes)
-            losses[f"loss_mask_stage{stage}"] = loss_mask * self.mask_loss_weight
-            losses.update({f"{k}_stage{stage + 1}": v for k, v in category_losses.items()})
+            losses[f"loss_mask_stage{stage - 1}"] = loss_mask * self.mask_loss_weight
+            losses.update({f"{k}_stage{stage}": v for k, v in category_losses.items()})
         return instances, losses
 
     def _run_stages(

@@ -45,7 +45,7 @@ class MNCOutputLayers(FastRCNNOutputLayers):
             mask_classes: (R,), the mask-level classes; N is the background.
 
         Returns:
-            "loss_mask_cls", "loss_box_cls", "loss_box_reg".
+            "loss_cls" of instances, "loss_box_cls", "loss_box_reg".
         """
         scores, box_scores, deltas = predictions
         losses = super().losses((box_scores, deltas), proposals)
@@ -54,5 +54,5 @@ class MNCOutputLayers(FastRCNNOutputLayers):
             loss = self.sigmoid_cross_entropy_loss(scores, mask_classes)
         else:
             loss = cross_entropy(scores, mask_classes, reduction="mean")
-        losses["loss_mask_cls"] = loss * self.loss_weight.get("loss_cls", 1.0)
+        losses["loss_cls"] = loss * self.loss_weight.get("loss_cls", 1.0)
         return losses

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 PLOTS = {
     "total loss": r"total_loss",
     "RPN loss": r"loss_rpn_.+",
-    "box classification loss": r"loss_cls.*",
+    "classification loss": r"loss_cls.*",
+    "loss of classification by box alone": r"loss_box_cls.*",
     "box regression loss": r"loss_box_reg.*",
     "mask loss": r"loss_mask.*",
     "semantic loss": r"loss_sem.*",
