@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,21 @@ def test_the_registered_sets_train_with_bit_masks(sbd, monkeypatch):
         assert (instances.gt_classes + 1).tolist() == list(categories)
         for number, mask in enumerate(getattr(instances, "gt_masks", ()), start=1):
             assert np.array_equal(mask.numpy(), labels == number)
+
+
+def test_using_the_sets_before_they_are_prepared_says_what_to_run(tmp_path, monkeypatch):
+    for name in ("sbd_train", "sbd_val"):
+        monkeypatch.delitem(DatasetCatalog.data, name)
+        monkeypatch.delitem(MetadataCatalog.data, name)
+    register_sbd(tmp_path)
+    with pytest.raises(DatasetError, match="sbd_val.json' does not exist. tools/prepare_sbd.py"):
+        DatasetCatalog.get("sbd_val")
+
+
+def test_without_scipy_the_error_says_what_to_install(sbd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ImportError, match="pip install scipy"):
+        prepare_sbd(sbd[0])
 
 
 def test_the_built_in_names_have_vocs_classes():
