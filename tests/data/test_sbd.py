@@ -172,20 +172,28 @@ def test_a_missing_image_is_named(sbd):
 
 def test_a_line_that_an_interruption_cut_off_is_read_again(sbd, monkeypatch):
     root, truth = sbd
-
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hybrid_cascade.data.sbd._to_coco", stop)
-        with pytest.raises(KeyboardInterrupt):
-            prepare_sbd(root)
+    *whole, cut = sorted(TRAIN)
     half = root / "annotations" / "sbd_train.jsonl"
+
+    def interrupt():
+        def stop(*args):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("hybrid_cascade.data.sbd._to_coco", stop)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_sbd(root)
+
+    interrupt()
     half.write_text(half.read_text()[:-20])
-    for name in sorted(TRAIN)[:-1]:  # whole lines, need no file
+    for name in whole:
         (root / "inst" / f"{name}.mat").unlink()
+    interrupt()
+    (root / "inst" / f"{cut}.mat").unlink()
     prepare_sbd(root)
-    assert len(by_name(root, "train")[sorted(TRAIN)[-1]]) == len(truth[sorted(TRAIN)[-1]][1])
+    assert [len(by_name(root, "train")[name]) for name in TRAIN] == [
+        len(truth[name][1]) for name in TRAIN
+    ]
     assert not half.exists()
 
 
