@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -171,20 +172,28 @@ def test_a_missing_image_is_named(sbd):
 
 def test_a_line_that_an_interruption_cut_off_is_read_again(sbd, monkeypatch):
     root, truth = sbd
-
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hybrid_cascade.data.sbd._to_coco", stop)
-        with pytest.raises(KeyboardInterrupt):
-            prepare_sbd(root)
+    *whole, cut = sorted(TRAIN)
     half = root / "annotations" / "sbd_train.jsonl"
+
+    def interrupt():
+        def stop(*args):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("hybrid_cascade.data.sbd._to_coco", stop)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_sbd(root)
+
+    interrupt()
     half.write_text(half.read_text()[:-20])
-    for name in sorted(TRAIN)[:-1]:  # whole lines, need no file
+    for name in whole:
         (root / "inst" / f"{name}.mat").unlink()
+    interrupt()
+    (root / "inst" / f"{cut}.mat").unlink()
     prepare_sbd(root)
-    assert len(by_name(root, "train")[sorted(TRAIN)[-1]]) == len(truth[sorted(TRAIN)[-1]][1])
+    assert [len(by_name(root, "train")[name]) for name in TRAIN] == [
+        len(truth[name][1]) for name in TRAIN
+    ]
     assert not half.exists()
 
 
@@ -237,6 +246,21 @@ def test_the_registered_sets_train_with_bit_masks(sbd, monkeypatch):
         assert (instances.gt_classes + 1).tolist() == list(categories)
         for number, mask in enumerate(getattr(instances, "gt_masks", ()), start=1):
             assert np.array_equal(mask.numpy(), labels == number)
+
+
+def test_using_the_sets_before_they_are_prepared_says_what_to_run(tmp_path, monkeypatch):
+    for name in ("sbd_train", "sbd_val"):
+        monkeypatch.delitem(DatasetCatalog.data, name)
+        monkeypatch.delitem(MetadataCatalog.data, name)
+    register_sbd(tmp_path)
+    with pytest.raises(DatasetError, match="sbd_val.json' does not exist. tools/prepare_sbd.py"):
+        DatasetCatalog.get("sbd_val")
+
+
+def test_without_scipy_the_error_says_what_to_install(sbd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ImportError, match="pip install scipy"):
+        prepare_sbd(sbd[0])
 
 
 def test_the_built_in_names_have_vocs_classes():

@@ -305,7 +305,7 @@ def test_an_instance_is_hit_rather_than_the_crowd_around_it(make):
     assert scenes.evaluate()["voc_region"]["AP50"] == pytest.approx(100)
 
 
-def test_polygons_and_holes_are_ground_truth_too(make, tmp_path):
+def test_polygons_are_ground_truth_too(make, tmp_path):
     scenes = make([[(0, rectangle(4, 4, 12, 14), False)]])
     content = json.loads((tmp_path / "truth.json").read_text())
     content["annotations"][0]["segmentation"] = [[4, 4, 12, 4, 12, 14, 4, 14]]

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,13 @@ def register_sbd(root: str | os.PathLike) -> None:
     """
     for split in PUBLISHED_SIZES:
         name = f"sbd_{split}"
+        json_file = _json_file(Path(root), split)
         register_coco_json(
             name,
-            str(_json_file(Path(root), split)),
+            str(json_file),
             os.path.join(root, "img"),
             evaluator_type="voc_region",
+            prepare=partial(_check_prepared, json_file),
         )
         MetadataCatalog.get(name).set(thing_classes=list(CLASS_NAMES))
 
@@ -99,6 +102,14 @@ def prepare_sbd(root: str | os.PathLike, train_list: str | os.PathLike | None = 
             )
     for split, split_names in splits.items():
         _write_split(root, split, split_names)
+
+
+def _check_prepared(json_file: Path) -> None:
+    if not json_file.is_file():
+        raise DatasetError(
+            f"SBD's '{json_file}' does not exist. tools/prepare_sbd.py writes it (docs/sbd.md); "
+            "DETECTRON2_DATASETS is the folder that sbd/ is in."
+        )
 
 
 def _json_file(root: Path, split: str) -> Path:
