@@ -141,6 +141,13 @@ def test_fully_connected_layers_of_vgg16_seed_both_pathways(two_pathways):
     assert all("narrow_head" in name for name in result.fresh) and len(result.fresh) == 4
 
 
+def test_a_vgg_is_not_asked_for_the_stride_of_a_resnet(two_pathways, mask_rcnn):
+    (images,) = TORCHVISION.preprocessing
+    for yaml in (False, True):
+        assert "stride" not in images.overrides(yaml, two_pathways).lower()
+        assert "stride" in images.overrides(yaml, mask_rcnn).lower()
+
+
 def test_heads_of_other_sizes_start_fresh(two_pathways):
     with torch.device("meta"):
         weights = torchvision.models.vgg16().state_dict()

@@ -33,13 +33,10 @@ _LAYERS = {
 # The layers of stages 4 and 5.
 _COPY = "_ext"
 
-# The anchors (width, height) there: of each shape, three sizes. A shape has about the area of a
-# 16 x 16 cell, in whole pixels, where Detectron2's have exactly that area.
-_ANCHOR_RATIOS = (0.5, 1.0, 2.0)
-_ANCHOR_SHAPES = ((23, 12), (16, 16), (11, 22))
-_ANCHOR_SCALES = (8, 16, 32)
-# Detectron2's.
-_OUR_ANCHORS = {"sizes": [[128, 256, 512]], "aspect_ratios": [[0.5, 1.0, 2.0]]}
+# Anchors are 8, 16 and 32 times these shapes, by height / width: (width, height) there, in whole
+# pixels. Detectron2's have exactly the area of a 16 x 16 cell.
+_ANCHOR_SHAPES = {0.5: (23, 12), 1.0: (16, 16), 2.0: (11, 22)}
+_OUR_ANCHORS = {"sizes": [[128, 256, 512]], "aspect_ratios": [list(_ANCHOR_SHAPES)]}
 # The predictor here divides deltas by the inverse of (0.1, 0.1, 0.2, 0.2), MNC's deviations of the
 # training targets; MNC's snapshots have them multiplied in.
 _BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -95,8 +92,8 @@ def _anchor_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
     ratios = torch.tensor(
         [
             [16 / math.sqrt(ratio) / width, 16 * math.sqrt(ratio) / height]
-            for _ in _ANCHOR_SCALES
-            for ratio, (width, height) in zip(_ANCHOR_RATIOS, _ANCHOR_SHAPES, strict=True)
+            for _ in range(3)
+            for ratio, (width, height) in _ANCHOR_SHAPES.items()
         ]
     )
     deltas[:, :2] /= ratios.reshape(9, 2, *[1] * (tensor.dim() - 1))

@@ -38,21 +38,21 @@ class Preprocessing:
 
         The stride is left out where it makes no difference, or none to the given model.
         """
-        has_stride = self.stride_in_1x1 is not None and (model is None or _strided(model))
         mean, std = (str(list(x)).replace(" ", "") for x in (self.pixel_mean, self.pixel_std))
         if yaml:
-            return (
+            stride = f" MODEL.RESNETS.STRIDE_IN_1X1 {self.stride_in_1x1}"
+            images = (
                 f'INPUT.FORMAT {self.image_format} MODEL.PIXEL_MEAN "{mean}" '
                 f'MODEL.PIXEL_STD "{std}"'
-                + f" MODEL.RESNETS.STRIDE_IN_1X1 {self.stride_in_1x1}"
-                * bool(has_stride)
             )
-        return (
-            f'model.input_format={self.image_format} "model.pixel_mean={mean}" '
-            f'"model.pixel_std={std}" dataloader.train.mapper.image_format={self.image_format}'
-            + f" model.backbone.bottom_up.stages.stride_in_1x1={self.stride_in_1x1}"
-            * bool(has_stride)
-        )
+        else:
+            stride = f" model.backbone.bottom_up.stages.stride_in_1x1={self.stride_in_1x1}"
+            images = (
+                f'model.input_format={self.image_format} "model.pixel_mean={mean}" '
+                f'"model.pixel_std={std}" dataloader.train.mapper.image_format={self.image_format}'
+            )
+        has_stride = self.stride_in_1x1 is not None and (model is None or _strided(model))
+        return images + stride if has_stride else images
 
 
 def _strided(model: nn.Module) -> list[nn.Module]:
