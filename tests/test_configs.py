@@ -33,7 +33,7 @@ def test_every_config_loads_and_builds_what_its_name_says(path):
     assert isinstance(model, SemanticRCNN) == has_branch
     for depth, blocks in (("r50", 6), ("r101", 23), ("x101", 23)):
         if depth in name:
-            assert len(model.backbone.bottom_up.res4) == blocks
+            assert len(getattr(model.backbone, "bottom_up", model.backbone).res4) == blocks
     if "x101" in name:
         groups = int(name.split("_")[2 if name.startswith("htc") else 4].split("x")[0])
         assert model.backbone.bottom_up.res2[0].conv2.groups == groups
@@ -73,6 +73,61 @@ def test_lazy_config_and_yaml_train_alike(path):
     assert [list(m.thresholds) for m in heads.proposal_matchers] == [
         [iou] for iou in yaml.MODEL.ROI_BOX_CASCADE_HEAD.IOUS
     ]
+
+
+SMALL_MNC = [f"model.roi_heads.{head}.fc_dims=[16,16]" for head in ("masked_head", "box_head")]
+SMALL_MNC += ["model.roi_heads.predictor.input_shape.channels=32"]
+
+
+def test_lazy_config_and_yaml_build_the_same_mnc(inputs):
+    path = "mnc/mnc_vgg16_5stage_voc"
+    lazy_cfg = load_config(str(CONFIGS / f"{path}.py"), SMALL_MNC)
+    yaml_cfg = load_config(
+        str(CONFIGS / "yaml" / f"{path}.yaml"), ["MODEL.ROI_BOX_HEAD.FC_DIM", "16"]
+    )
+    lazy, yaml = build_model(lazy_cfg), build_model(yaml_cfg)
+    yaml.load_state_dict(lazy.state_dict())
+    images = [{k: v for k, v in x.items() if k != "instances"} for x in inputs[:1]]
+    with torch.no_grad():
+        ours, theirs = lazy(images)[0]["instances"], yaml(images)[0]["instances"]
+    assert len(ours) == len(theirs) > 0
+    for field in ("scores", "pred_classes", "pred_masks"):
+        assert torch.equal(ours.get(field), theirs.get(field))
+    for part in ("roi_heads", "proposal_generator"):
+        settings = [
+            {k: v for k, v in vars(getattr(m, part)).items() if isinstance(v, (int, float, str))}
+            for m in (lazy, yaml)
+        ]
+        assert settings[0] == settings[1]
+    assert lazy_cfg.train.max_iter == yaml_cfg.SOLVER.MAX_ITER
+    assert lazy_cfg.optimizer.lr == yaml_cfg.SOLVER.BASE_LR
+    assert lazy_cfg.optimizer.weight_decay == yaml_cfg.SOLVER.WEIGHT_DECAY
+    assert lazy_cfg.optimizer.params.bias_lr_factor == yaml_cfg.SOLVER.BIAS_LR_FACTOR
+    assert lazy_cfg.dataloader.train.total_batch_size == yaml_cfg.SOLVER.IMS_PER_BATCH
+    assert lazy_cfg.dataloader.train.dataset.names == yaml_cfg.DATASETS.TRAIN[0]
+    assert lazy_cfg.dataloader.train.mapper.instance_mask_format == yaml_cfg.INPUT.MASK_FORMAT
+    assert lazy_cfg.train.init_checkpoint == yaml_cfg.MODEL.WEIGHTS
+    assert list(lazy_cfg.lr_multiplier.milestones)[:1] == list(yaml_cfg.SOLVER.STEPS)
+
+
+def test_rows_of_mncs_ablation_differ_as_their_names_say():
+    built = {}
+    for row in ("separate_features", "3stage", "5stage"):
+        cfg = load_config(str(CONFIGS / "mnc" / f"mnc_vgg16_{row}_voc.py"), SMALL_MNC)
+        with torch.device("meta"):
+            built[row] = instantiate(cfg.model)
+    heads = {row: model.roi_heads for row, model in built.items()}
+    assert {row: h.num_stages for row, h in heads.items()} == {
+        "separate_features": 3,
+        "3stage": 3,
+        "5stage": 5,
+    }
+    assert [h.end_to_end for h in heads.values()] == [False, True, True]
+    separate = built["separate_features"]
+    used = [*separate.proposal_generator.in_features, *heads["separate_features"].mask_in_features]
+    used += heads["separate_features"].in_features
+    assert sorted(used) == sorted(separate.backbone.output_shape()) and len(set(used)) == 3
+    assert not separate.proposal_generator.box_gradients
 
 
 # Knob, value, and where it shows in the model that is built.

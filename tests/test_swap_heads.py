@@ -19,8 +19,13 @@ from detectron2.modeling import (
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
-from hybrid_cascade import add_hybrid_cascade_config, use_htc_heads, use_semantic_branch
-from hybrid_cascade.modeling import HTCROIHeads, SemanticRCNN
+from hybrid_cascade import (
+    add_hybrid_cascade_config,
+    use_htc_heads,
+    use_mnc_heads,
+    use_semantic_branch,
+)
+from hybrid_cascade.modeling import HTCROIHeads, MNCROIHeads, Res5Head, SemanticRCNN
 
 
 def shrink(model):
@@ -114,6 +119,41 @@ def test_two_lines_give_all_of_htc(name, inputs, storage):
     check_it_runs(model, inputs)
 
 
+def test_one_line_gives_mnc_on_a_feature_pyramid(inputs, storage):
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    use_mnc_heads(config)
+    model = instantiate(config)
+    assert type(model) is GeneralizedRCNN and type(model.roi_heads) is MNCROIHeads
+    assert model.roi_heads.pooler.max_level == 5
+    check_it_runs(model, inputs)
+
+
+def test_one_line_gives_mnc_with_res5_as_its_heads(inputs, storage):
+    config = get_config("common/models/mask_rcnn_c4.py").model
+    shrink(config)
+    config.backbone.stages.depth = 50
+    use_mnc_heads(config, num_stages=3)
+    model = instantiate(config)
+    heads = model.roi_heads
+    assert type(heads.masked_head) is type(heads.box_head) is Res5Head
+    assert heads.masked_head is not heads.box_head and heads.num_stages == 3
+    check_it_runs(model, inputs)
+
+
+def test_mnc_trains_through_boxes_unless_told_otherwise():
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    use_mnc_heads(config)
+    assert instantiate(config).proposal_generator.box_gradients
+    config.roi_heads.end_to_end = False
+    assert not instantiate(config).proposal_generator.box_gradients
+
+
+def test_mnc_replaces_no_cascade():
+    config = get_config("common/models/cascade_rcnn.py").model
+    with pytest.raises(ValueError, match="CascadeROIHeads"):
+        use_mnc_heads(config)
+
+
 def detectron2_yaml(*overrides):
     cfg = get_cfg()
     add_hybrid_cascade_config(cfg)
@@ -177,3 +217,15 @@ def test_a_detector_of_boxes_stays_one():
 def test_other_roi_heads_are_refused():
     with pytest.raises(ValueError, match="StandardROIHeads or CascadeROIHeads, not .*Res5ROIHeads"):
         use_htc_heads(get_config("common/models/mask_rcnn_c4.py").model)
+
+
+def test_three_keys_of_detectron2s_yaml_give_mnc(inputs, storage):
+    model = build_model(
+        detectron2_yaml(
+            *("MODEL.ROI_HEADS.NAME", "MNCROIHeads"),
+            *("MODEL.PROPOSAL_GENERATOR.NAME", "RPNWithBoxGradients"),
+            *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 14),
+        )
+    )
+    assert type(model.roi_heads) is MNCROIHeads
+    check_it_runs(model, inputs)

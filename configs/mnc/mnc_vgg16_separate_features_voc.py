@@ -7,11 +7,9 @@ from hybrid_cascade.modeling import VGG16, SeparateBackbones
 from .mnc_vgg16_3stage_voc import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone = L(SeparateBackbones)(
-    backbones=L(dict)(
-        proposal=L(VGG16)(out_features=["conv5_3"], freeze_at=2),
-        mask=L(VGG16)(out_features=["conv5_3"], freeze_at=2),
-        category=L(VGG16)(out_features=["conv5_3"], freeze_at=2),
-    )
+    proposal=L(VGG16)(out_features=["conv5_3"], freeze_at=2),
+    mask=L(VGG16)(out_features=["conv5_3"], freeze_at=2),
+    category=L(VGG16)(out_features=["conv5_3"], freeze_at=2),
 )
 model.proposal_generator.in_features = ["proposal.conv5_3"]
 model.roi_heads.mask_in_features = ["mask.conv5_3"]

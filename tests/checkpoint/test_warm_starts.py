@@ -178,7 +178,7 @@ def test_caffes_vgg16_seeds_backbone_and_both_pathways(two_pathways):
 def test_every_one_of_separate_backbones_is_seeded():
     with torch.device("meta"):
         weights = torchvision.models.vgg16().state_dict()
-        backbones = SeparateBackbones({"proposals": VGG16(), "mask": VGG16()})
+        backbones = SeparateBackbones(**{"proposals": VGG16(), "mask": VGG16()})
     target = nn.ModuleDict({"backbone": backbones}).state_dict()
     result = convert(TORCHVISION, weights, target)
     assert set(result.state_dict) == set(target)

@@ -45,9 +45,8 @@ class VOCRegionEvaluator(DatasetEvaluator):
     """VOC's AP for each class and its mean over the classes that have ground truth.
 
     - "voc_region": mAP^r, masks at IoU 0.5 and 0.7.
-    - "voc_box": mAP^b, boxes at IoU 0.5. The boxes are `box_layer_boxes` of the instances if they
-      have that field (`Boxes` in pixels of the output image: MNC's boxes from its box layers, where
-      `pred_boxes` are made tight to masks), else `pred_boxes`.
+    - "voc_box": mAP^b, `pred_boxes` at IoU 0.5. MNC's voted boxes are tight to masks; with
+      `test_output="boxes"` this is the mAP^b of its box layers.
     - "voc_mask_box": mAP^b of the tight boxes of the masks, at IoU 0.5.
 
     The detections of a class in all images are taken in the order of their scores; those of equal
@@ -102,7 +101,7 @@ class VOCRegionEvaluator(DatasetEvaluator):
             inputs: with `image_id`.
             outputs: with `instances`, which have `pred_boxes`, `scores`, `pred_classes`,
                 `pred_masks` ((N, height, width) bool, of the original image's size) unless the
-                model has no masks, and may have `box_layer_boxes`.
+                model has no masks.
 
         Raises:
             ValueError: masks are not of the image's size.
@@ -116,8 +115,6 @@ class VOCRegionEvaluator(DatasetEvaluator):
                     f"Image {image_id} has masks of height and width {size}, but in the data set "
                     f"it is of {self._sizes.get(image_id)}: masks must be of the original size."
                 )
-            if instances.has("box_layer_boxes"):
-                instances.pred_boxes = instances.box_layer_boxes
             for detection in instances_to_coco_json(instances, image_id):
                 if has_masks:
                     detection["mask_bbox"] = mask_util.toBbox(detection["segmentation"]).tolist()

@@ -24,7 +24,7 @@ class OneConv(Backbone):
 
 def test_each_backbone_sees_the_image_and_their_features_keep_apart():
     first, second = OneConv(), OneConv()
-    both = SeparateBackbones({"proposals": first, "mask": second})
+    both = SeparateBackbones(**{"proposals": first, "mask": second})
     image = torch.rand(2, 3, 33, 47)
     features = both(image)
     assert list(features) == list(both.output_shape()) == ["proposals.conv", "mask.conv"]
@@ -35,7 +35,7 @@ def test_each_backbone_sees_the_image_and_their_features_keep_apart():
 
 
 def test_nothing_is_shared_and_parameters_carry_the_names():
-    both = SeparateBackbones({"proposals": OneConv(), "mask": OneConv()})
+    both = SeparateBackbones(**{"proposals": OneConv(), "mask": OneConv()})
     assert {n for n, _ in both.named_parameters()} == {
         f"backbones.{name}.conv.{what}"
         for name in ("proposals", "mask")
@@ -56,7 +56,7 @@ def test_nothing_is_shared_and_parameters_carry_the_names():
     ],
 )
 def test_the_image_is_padded_for_all_of_them(backbones, divisibility, square):
-    both = SeparateBackbones({f"net{i}": OneConv(*b) for i, b in enumerate(backbones)})
+    both = SeparateBackbones(**{f"net{i}": OneConv(*b) for i, b in enumerate(backbones)})
     assert both.size_divisibility == divisibility
     assert both.padding_constraints["size_divisibility"] == divisibility
     assert both.padding_constraints.get("square_size") == square
@@ -65,10 +65,10 @@ def test_the_image_is_padded_for_all_of_them(backbones, divisibility, square):
 def test_squares_of_different_sizes_are_refused():
     backbones = {f"net{size}": OneConv(0, {"square_size": size}) for size in (512, 1024)}
     with pytest.raises(ValueError, match="different sizes.*1024"):
-        SeparateBackbones(backbones)
+        SeparateBackbones(**backbones)
 
 
 @pytest.mark.parametrize("names", [[], ["mask.first"], [""]])
 def test_names_that_cannot_name_features_are_refused(names):
     with pytest.raises(ValueError, match="needs names"):
-        SeparateBackbones({name: OneConv() for name in names})
+        SeparateBackbones(**{name: OneConv() for name in names})

@@ -1,7 +1,6 @@
 """Backbones side by side that share nothing."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -17,7 +16,7 @@ class SeparateBackbones(Backbone):
     backbone named "mask"; its parameters are under `backbones.mask.`.
     """
 
-    def __init__(self, backbones: Mapping[str, Backbone]):
+    def __init__(self, **backbones: Backbone):
         """
         Args:
             backbones: by name.
