@@ -5,9 +5,11 @@ The real file has 512 channels, 4096 features and 20 classes; this one has few.
 
 import pytest
 import torch
+from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from tests.caffemodel_writer import caffemodel
+from tests.conftest import CONFIGS
 from torch import nn
 from torch.nn import functional as F
 
@@ -111,6 +113,25 @@ def decode_like_mnc(boxes, deltas):
 
 def test_every_parameter_gets_a_value(ours):
     assert set(ours) == set(our_shapes())
+
+
+def test_the_config_of_the_published_network_takes_the_weights(theirs):
+    cfg = LazyConfig.load(str(CONFIGS / "mnc" / "mnc_vgg16_5stage_voc.py")).model
+    cfg.backbone.channels = [CHANNELS] * 5
+    cfg.proposal_generator.head.in_channels = CHANNELS
+    heads = cfg.roi_heads
+    heads.num_classes = CLASSES
+    heads.mask_head.input_shape.channels = CHANNELS
+    heads.mask_head.fc_dim, heads.mask_head.mask_side = 5, MASK_SIDE
+    for head in (heads.masked_head, heads.box_head):
+        head.input_shape.channels = CHANNELS
+        head.fc_dims = [FEATURES, FEATURES]
+    heads.predictor.input_shape.channels = 2 * FEATURES
+    model = instantiate(cfg)
+    parameters = dict(model.named_parameters())
+    result = convert(CAFFE_MNC, theirs, parameters)
+    assert set(result.state_dict) == set(parameters) and not result.fresh
+    assert "WARNING" not in "\n".join(describe(CAFFE_MNC, result, model, False))
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["layer", "layers"])
