@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 
 
 def add_hybrid_cascade_config(cfg: CfgNode) -> None:
-    """Add the keys of `HTCROIHeads` and `SemanticRCNN`, in place, to a config from `get_cfg()`."""
+    """Add the keys of `HTCROIHeads`, `SemanticRCNN` and `SSD`, in place, to a config from `get_cfg()`."""
     # HTCROIHeads. The number of stages, their IoU thresholds and box weights are Detectron2's
     # MODEL.ROI_BOX_CASCADE_HEAD.
     cfg.MODEL.ROI_HTC_HEAD = CfgNode()
@@ -37,6 +37,22 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.TARGETS = "auto"
     cfg.MODEL.SEMANTIC_BRANCH.UNLABELLED = "background"  # or "ignore": painted maps' other pixels
     cfg.MODEL.SEMANTIC_BRANCH.THING_LABELS = []  # []: the semantic label is the instance class
+
+    # SSD; detections of an image are TEST.DETECTIONS_PER_IMAGE. INPUT.MIN_SIZE_TRAIN and
+    # MIN_SIZE_TEST should be 0: the model resizes.
+    cfg.MODEL.SSD = CfgNode()
+    cfg.MODEL.SSD.IMAGE_SIZE = 300
+    cfg.MODEL.SSD.NUM_CLASSES = 80
+    # The default boxes of each map: ratios besides 1, sides as parts of the image, pixels a cell
+    cfg.MODEL.SSD.ASPECT_RATIOS = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
+    cfg.MODEL.SSD.SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
+    cfg.MODEL.SSD.STEPS = [8, 16, 32, 64, 100, 300]
+    cfg.MODEL.SSD.IOU_THRESHOLD = 0.5
+    cfg.MODEL.SSD.POSITIVE_FRACTION = 0.25
+    cfg.MODEL.SSD.SCORE_THRESH_TEST = 0.01
+    cfg.MODEL.SSD.TOPK_CANDIDATES_TEST = 400
+    cfg.MODEL.SSD.NMS_THRESH_TEST = 0.45
+    cfg.MODEL.SSD.VGG_HIGHRES = False  # SSDVGG16: the layers of SSD512
 
     # Images of the test set drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6

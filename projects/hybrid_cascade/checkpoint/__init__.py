@@ -1,12 +1,44 @@
 """Checkpoints of other projects: `tools/convert_checkpoint.py` is the command for it."""
 
+from collections.abc import Mapping
+
+import torch
+
 from .conversion import Conversion, Source, convert
 from .detectron2_zoo import DETECTRON2
 from .mmdet import MMDET
 from .report import describe
 from .torchvision import TORCHVISION_WEIGHTS
+from .torchvision_ssd import TORCHVISION_SSD, is_ssd
 from .weights_file import read_weights
 
 SOURCES = {"mmdet": MMDET, "detectron2": DETECTRON2, "torchvision": TORCHVISION_WEIGHTS}
 
-__all__ = ["MMDET", "SOURCES", "Conversion", "Source", "convert", "describe", "read_weights"]
+
+def find_source(
+    project: str,
+    state_dict: Mapping[str, torch.Tensor],
+    target: Mapping[str, torch.Tensor] | None = None,
+) -> Source:
+    """What reads a checkpoint: one of `SOURCES`, or torchvision's SSD.
+
+    Args:
+        project: a key of `SOURCES`.
+        state_dict: the checkpoint's tensors.
+        target: the state dict of the model that shall load them, if it is known.
+    """
+    if project == "torchvision" and is_ssd(state_dict if target is None else target):
+        return TORCHVISION_SSD
+    return SOURCES[project]
+
+
+__all__ = [
+    "MMDET",
+    "SOURCES",
+    "Conversion",
+    "Source",
+    "convert",
+    "describe",
+    "find_source",
+    "read_weights",
+]

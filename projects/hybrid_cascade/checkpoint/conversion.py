@@ -9,7 +9,9 @@ import torch
 from .preprocessing import Preprocessing
 
 # The layers whose output channels follow the number of classes.
-_CLASS_LAYER = re.compile(r"(cls_score|bbox_pred|predictor)\.(weight|bias)$")
+_CLASS_LAYER = re.compile(
+    r"(cls_score|bbox_pred|predictor|classification_head\.module_list\.\d+)\.(weight|bias)$"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Source:
         lazy_settings, yaml_settings: overrides of our configs that make up for other differences
             between the two projects, for the same numbers.
         refuse: raises a ValueError for a relative of the format that can't be read.
+        adapt: (tensors there, tensors of the model or None) -> tensors there without the rows of
+            classes that the model does not have.
     """
 
     title: str
@@ -56,6 +60,10 @@ class Source:
     lazy_settings: str = ""
     yaml_settings: str = ""
     refuse: Callable[[Mapping[str, torch.Tensor]], None] = lambda state_dict: None
+    adapt: Callable[
+        [Mapping[str, torch.Tensor], Mapping[str, torch.Tensor] | None],
+        Mapping[str, torch.Tensor],
+    ] = lambda state_dict, target: state_dict
 
 
 @dataclass
@@ -80,7 +88,7 @@ def convert(
     state_dict: Mapping[str, torch.Tensor],
     target: Mapping[str, torch.Tensor] | None = None,
 ) -> Conversion:
-    """Rename tensors; values never change.
+    """Rename tensors; values never change, but classes that the model lacks may be left out.
 
     Args:
         source: where they come from.
@@ -93,6 +101,7 @@ def convert(
             model that `source.must_fill` names gets no value; lists the names.
     """
     source.refuse(state_dict)
+    state_dict = source.adapt(state_dict, target)
     layout = Layout() if target is None else Layout.of(target)
     result = Conversion()
     wrong_shapes = []

@@ -14,13 +14,14 @@ class Preprocessing:
         image_format: "RGB" or "BGR".
         pixel_mean, pixel_std: per channel, of values 0 to 255.
         stride_in_1x1: where a bottleneck of the ResNet has its stride. It changes no shape, so a
-            checkpoint with the other stride loads, and computes something else.
+            checkpoint with the other stride loads, and computes something else. None: the network
+            is no ResNet.
     """
 
     image_format: str
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
-    stride_in_1x1: bool
+    stride_in_1x1: bool | None
 
     def fits(self, model: nn.Module) -> bool:
         """Whether a model (`GeneralizedRCNN`) prepares its images like this."""
@@ -41,15 +42,18 @@ class Preprocessing:
         """The arguments that make a config say so: of a LazyConfig, or of a CfgNode."""
         mean, std = (str(list(x)).replace(" ", "") for x in (self.pixel_mean, self.pixel_std))
         if yaml:
-            return (
+            stride = "MODEL.RESNETS.STRIDE_IN_1X1 "
+            settings = (
                 f'INPUT.FORMAT {self.image_format} MODEL.PIXEL_MEAN "{mean}" '
-                f'MODEL.PIXEL_STD "{std}" MODEL.RESNETS.STRIDE_IN_1X1 {self.stride_in_1x1}'
+                f'MODEL.PIXEL_STD "{std}"'
             )
-        return (
-            f'model.input_format={self.image_format} "model.pixel_mean={mean}" '
-            f'"model.pixel_std={std}" dataloader.train.mapper.image_format={self.image_format} '
-            f"model.backbone.bottom_up.stages.stride_in_1x1={self.stride_in_1x1}"
-        )
+        else:
+            stride = "model.backbone.bottom_up.stages.stride_in_1x1="
+            settings = (
+                f'model.input_format={self.image_format} "model.pixel_mean={mean}" '
+                f'"model.pixel_std={std}" dataloader.train.mapper.image_format={self.image_format}'
+            )
+        return settings + ("" if self.stride_in_1x1 is None else f" {stride}{self.stride_in_1x1}")
 
 
 # torchvision's classification weights, and everything that MMDetection calls style="pytorch".
@@ -58,3 +62,5 @@ TORCHVISION = Preprocessing("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57
 MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
 # Detectron2's ResNeXt-101 and its new baselines.
 DETECTRON2_STD = Preprocessing("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395), False)
+# torchvision's SSD300, and its vgg16 with the weights IMAGENET1K_FEATURES.
+SSD_VGG16 = Preprocessing("RGB", (122.99925, 116.9991, 103.9992), (1.0, 1.0, 1.0), None)
