@@ -1,6 +1,6 @@
 """SSD300, VGG-16, 120 epochs: torchvision's recipe (references/detection of pytorch/vision).
 
-Published: box AP 25.1 on COCO val2017 (torchvision), 25.1 on test-dev (the paper, its own schedule).
+Published: box AP 25.1 on COCO val2017 (torchvision).
 """
 
 from detectron2.config import LazyCall as L

@@ -122,8 +122,9 @@ def test_boxes_come_in_the_size_that_is_asked_for(model):
     torch.testing.assert_close(found.pred_boxes.tensor, boxes * torch.tensor([3.0, 2.0, 3.0, 2.0]))
 
 
-def test_every_parameter_gets_a_gradient(model):
-    sum(model(two_images()).values()).backward()
+def test_objects_of_all_sizes_give_every_parameter_a_gradient(model):
+    small = image(64, 64, [[2.0, 2.0, 18.0, 18.0]], [3])  # for the fine map
+    sum(model([*two_images(), small]).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
 

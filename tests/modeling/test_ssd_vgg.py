@@ -1,10 +1,10 @@
 import pytest
 import torch
+from detectron2.config import LazyConfig, instantiate
 from torchvision.models.detection import ssd300_vgg16
 
 from hybrid_cascade.model_zoo import get_config_file
 from hybrid_cascade.modeling import SSDVGG16
-from detectron2.config import LazyConfig, instantiate
 
 
 @pytest.mark.parametrize(
