@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 
 
 def add_hybrid_cascade_config(cfg: CfgNode) -> None:
-    """Add the keys of `HTCROIHeads`, `SemanticRCNN` and `SSD`, in place, to one from `get_cfg()`."""
+    """Add the keys of this project's models, in place, to a config from `get_cfg()`."""
     # HTCROIHeads. The number of stages, their IoU thresholds and box weights are Detectron2's
     # MODEL.ROI_BOX_CASCADE_HEAD.
     cfg.MODEL.ROI_HTC_HEAD = CfgNode()

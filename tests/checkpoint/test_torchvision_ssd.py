@@ -107,12 +107,9 @@ def test_vgg16_comes_to_compute_in_ssd_what_it_computed_before():
     vgg = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
     model = instantiate(model_zoo.get_config("ssd/ssd300_vgg16.py").model.backbone)
     state_dict = {f"features.{k}": v for k, v in vgg.state_dict().items()}
-    names = {f"backbone.{k}": v for k, v in model.state_dict().items()}
-    source = find_source("torchvision", state_dict, target().state_dict())
-    renamed = convert(source, state_dict, names).state_dict
-    model.load_state_dict(
-        {k.removeprefix("backbone."): v for k, v in renamed.items()}, strict=False
-    )
+    renamed = convert_to(target(), state_dict).state_dict
+    weights = {name.removeprefix("backbone."): tensor for name, tensor in renamed.items()}
+    model.load_state_dict(weights, strict=False)
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         conv4_3 = vgg[:23](x)
