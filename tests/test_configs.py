@@ -1,8 +1,12 @@
 from pathlib import Path
 
+import detectron2.data.transforms as T
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from hybrid_cascade.engine import build_model, load_config
 from hybrid_cascade.modeling import SemanticRCNN
@@ -203,3 +207,47 @@ def test_the_cascade_mask_rcnn_config_documents_its_knobs():
 def test_common_files_are_configs_too():
     for path in (CONFIGS / "common").rglob("*.py"):
         LazyConfig.load(str(path))
+
+
+def test_lazy_config_and_yaml_build_the_same_ssd():
+    lazy = load_config(str(CONFIGS / "ssd/ssd300_vgg16.py"))
+    yaml = load_config(str(CONFIGS / "yaml/ssd/ssd300_vgg16.yaml"))
+    with torch.device("meta"):
+        ours = instantiate(lazy.model)
+        theirs = META_ARCH_REGISTRY.get(yaml.MODEL.META_ARCHITECTURE)(yaml)
+    # Layers, default boxes, preprocessing; then thresholds; then what learns.
+    assert repr(ours) == repr(theirs)
+    plain = [
+        {k: v for k, v in vars(model).items() if isinstance(v, int | float | str)}
+        for model in (ours, theirs)
+    ]
+    assert plain[0] == plain[1] and plain[0]["score_thresh"] == 0.01
+    assert [(n, p.requires_grad) for n, p in ours.named_parameters()] == [
+        (n, p.requires_grad) for n, p in theirs.named_parameters()
+    ]
+    assert lazy.train.max_iter == yaml.SOLVER.MAX_ITER
+    assert lazy.train.init_checkpoint == yaml.MODEL.WEIGHTS
+    assert lazy.optimizer.lr == yaml.SOLVER.BASE_LR
+    assert lazy.optimizer.weight_decay == yaml.SOLVER.WEIGHT_DECAY
+    milestones = instantiate(lazy.lr_multiplier.scheduler)._milestones[:2]
+    assert list(milestones) == list(yaml.SOLVER.STEPS)
+    scheduler = instantiate(lazy.lr_multiplier)
+    assert scheduler(0) == pytest.approx(yaml.SOLVER.WARMUP_FACTOR)
+    assert lazy.dataloader.train.total_batch_size == yaml.SOLVER.IMS_PER_BATCH
+
+
+@pytest.mark.parametrize("path", ["ssd/ssd300_vgg16", "ssd/ssd512_vgg16", "quick_start/ssd_toy"])
+def test_ssd_resizes_images_itself(path):
+    cfg = load_config(str(CONFIGS / f"{path}.py"))
+    mappers = (cfg.dataloader.train.mapper, cfg.dataloader.test.mapper)
+    augmentations = [instantiate(x) for mapper in mappers for x in mapper.augmentations]
+    assert not any(isinstance(x, T.Resize | T.ResizeShortestEdge) for x in augmentations)
+
+
+def test_the_yaml_of_ssd_resizes_nothing_before_the_model():
+    yaml = load_config(str(CONFIGS / "yaml/ssd/ssd300_vgg16.yaml"))
+    for is_train in (True, False):
+        augmentations = T.AugmentationList(build_augmentation(yaml, is_train))
+        aug_input = T.AugInput(np.zeros((50, 70, 3), dtype=np.uint8))
+        augmentations(aug_input)
+        assert aug_input.image.shape == (50, 70, 3)

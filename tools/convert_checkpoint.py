@@ -6,11 +6,12 @@
     train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --eval-only \\
         train.init_checkpoint=htc_r50.pth
 
-Names change, values do not; those of MNC also get our order of classes and anchors. With
---config-file the model is built and the file has to fit it: every parameter gets a value of its
-shape. Weights to start a training from, of Detectron2, torchvision and Caffe's ImageNet models,
-have to fit the backbone; heads that they lack, and layers for other classes, start fresh and are
-listed. docs/checkpoints.md has the details. Exit code 2: the file can't be converted.
+Names change, values do not; those of MNC also get our order of classes and anchors, and
+torchvision's SSD loses the classes that COCO does not have. With --config-file the model is built
+and the file has to fit it: every parameter gets a value of its shape. Weights to start a training
+from, of Detectron2, torchvision and Caffe's ImageNet models, have to fit the backbone; heads that
+they lack, and layers for other classes, start fresh and are listed. docs/checkpoints.md has the
+details. Exit code 2: the file can't be converted.
 """
 
 import argparse
@@ -44,16 +45,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"OUT must be a .pth file in an existing folder: {args.output}")
 
     # Imported late, so that a mistyped option is reported at once.
-    from hybrid_cascade.checkpoint import SOURCES, convert, describe
+    from hybrid_cascade.checkpoint import SOURCES, convert, describe, find_source
     from hybrid_cascade.engine import build_model, load_config
 
-    source = SOURCES[args.source]
     model = None
     try:
-        state_dict = source.read(args.input, args.unsafe_load)
+        state_dict = SOURCES[args.source].read(args.input, args.unsafe_load)
         if args.config_file:
             model = build_model(load_config(args.config_file, args.opts))
-        result = convert(source, state_dict, None if model is None else model.state_dict())
+        target = None if model is None else model.state_dict()
+        source = find_source(args.source, state_dict, target)
+        result = convert(source, state_dict, target)
     except (FileNotFoundError, KeyError, ValueError) as error:
         print(f"{args.input}: {error.args[0] if error.args else error}", file=sys.stderr)
         return 2

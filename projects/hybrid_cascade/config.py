@@ -59,12 +59,28 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MNC_HEAD.MERGE_IOU = 0.5
     cfg.MODEL.ROI_MNC_HEAD.MASK_THRESHOLD = 0.4
 
-    # With --eval-only: weights of further models, beside MODEL.WEIGHTS, that join in the
-    # detections. TEST.AUG gives the views of each image.
-    cfg.TEST.CHECKPOINTS = []
     # build_vgg16_backbone; MODEL.BACKBONE.FREEZE_AT counts its blocks
     cfg.MODEL.VGG = CfgNode()
     cfg.MODEL.VGG.OUT_FEATURES = ["conv5_3"]
 
+    # SSD; detections of an image are TEST.DETECTIONS_PER_IMAGE. INPUT.MIN_SIZE_TRAIN and
+    # MIN_SIZE_TEST should be 0: the model resizes.
+    cfg.MODEL.SSD = CfgNode()
+    cfg.MODEL.SSD.IMAGE_SIZE = 300
+    cfg.MODEL.SSD.NUM_CLASSES = 80
+    # The default boxes of each map: ratios besides 1, sides as parts of the image, pixels a cell
+    cfg.MODEL.SSD.ASPECT_RATIOS = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
+    cfg.MODEL.SSD.SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
+    cfg.MODEL.SSD.STEPS = [8, 16, 32, 64, 100, 300]
+    cfg.MODEL.SSD.IOU_THRESHOLD = 0.5
+    cfg.MODEL.SSD.POSITIVE_FRACTION = 0.25
+    cfg.MODEL.SSD.SCORE_THRESH_TEST = 0.01
+    cfg.MODEL.SSD.TOPK_CANDIDATES_TEST = 400
+    cfg.MODEL.SSD.NMS_THRESH_TEST = 0.45
+    cfg.MODEL.SSD.VGG_HIGHRES = False  # SSDVGG16: the layers of SSD512
+
+    # With --eval-only: weights of further models, beside MODEL.WEIGHTS, that join in the
+    # detections. TEST.AUG gives the views of each image.
+    cfg.TEST.CHECKPOINTS = []
     # Images of the test set drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6

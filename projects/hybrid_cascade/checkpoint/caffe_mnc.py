@@ -60,7 +60,9 @@ def _refuse(state_dict: Mapping[str, torch.Tensor]) -> None:
             )
 
 
-def _adapt(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _adapt(
+    state_dict: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor]:
     adapters = {
         "rpn_cls_score": _objectness_logits,
         "rpn_bbox_pred": _anchor_deltas,

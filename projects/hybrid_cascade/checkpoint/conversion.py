@@ -11,7 +11,9 @@ from .preprocessing import Preprocessing
 from .weights_file import read_weights
 
 # The layers whose output channels follow the number of classes.
-_CLASS_LAYER = re.compile(r"(cls_score|bbox_pred|predictor)\.(weight|bias)$")
+_CLASS_LAYER = re.compile(
+    r"(cls_score|bbox_pred|predictor|classification_head\.module_list\.\d+)\.(weight|bias)$"
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Source:
         lazy_settings, yaml_settings: overrides of our configs that make up for other differences
             between the two projects, for the same numbers.
         refuse: raises a ValueError for a relative of the format that can't be read.
-        adapt: gives tensors that a name does not make ours, under the names that they have there,
-            our order and scale.
+        adapt: (tensors there, tensors of the model or None) -> tensors there in our order and
+            scale, where a name does not make them ours, without the classes that the model lacks.
         check: what else in a model makes the weights compute something else, with the overrides of
             a LazyConfig, or of a CfgNode where the second argument is true; "" if nothing.
         read: the file's tensors by name; the second argument lets it run code of the file.
@@ -73,7 +75,10 @@ class Source:
     lazy_settings: str = ""
     yaml_settings: str = ""
     refuse: Callable[[Mapping[str, torch.Tensor]], None] = lambda state_dict: None
-    adapt: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = dict
+    adapt: Callable[
+        [Mapping[str, torch.Tensor], Mapping[str, torch.Tensor] | None],
+        Mapping[str, torch.Tensor],
+    ] = lambda state_dict, target: state_dict
     check: Callable[[nn.Module, bool], str] = lambda model, yaml: ""
     read: Callable[[str, bool], Mapping[str, torch.Tensor]] = read_weights
 
@@ -113,7 +118,7 @@ def convert(
             model that `source.must_fill` names gets no value; lists the names.
     """
     source.refuse(state_dict)
-    state_dict = source.adapt(state_dict)
+    state_dict = source.adapt(state_dict, target)
     layout = Layout() if target is None else Layout.of(target)
     result = Conversion()
     wrong_shapes = []

@@ -72,3 +72,5 @@ MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
 CAFFE = Preprocessing("BGR", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), None)
 # Detectron2's ResNeXt-101 and its new baselines.
 DETECTRON2_STD = Preprocessing("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395), False)
+# torchvision's SSD300, and its vgg16 with the weights IMAGENET1K_FEATURES.
+SSD_VGG16 = Preprocessing("RGB", (122.99925, 116.9991, 103.9992), (1.0, 1.0, 1.0), None)

@@ -7,6 +7,9 @@ the same to us.
 """
 
 import re
+from collections.abc import Mapping
+
+import torch
 
 from .conversion import Layout, Source
 from .preprocessing import TORCHVISION
@@ -31,7 +34,8 @@ def _rename(name: str, layout: Layout) -> list[str]:
     return vgg_names(_VGG16.get(layer, ""), what, layout)
 
 
-def _refuse(state_dict) -> None:
+def refuse_other_vggs(state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Raise a ValueError for VGGs of another depth, or with batch norm."""
     if "features.1.running_mean" in state_dict:
         raise ValueError("This is a VGG with batch norm; the backbone here is torchvision's vgg16")
     depth = sum(1 for name in state_dict if re.fullmatch(r"features\.\d+\.weight", name))
@@ -49,5 +53,5 @@ TORCHVISION_WEIGHTS = Source(
     # Offsets of deformable convolutions start at zero, which makes them ordinary ones.
     must_fill=r"backbone\.(?!fpn_)(?!.*conv2_offset)",
     preprocessing=(TORCHVISION,),
-    refuse=_refuse,
+    refuse=refuse_other_vggs,
 )

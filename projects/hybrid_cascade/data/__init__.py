@@ -6,14 +6,18 @@ Importing this package registers the built-in datasets under the folder that Det
 
 import os
 
+from .box_aware_mapper import BoxAwareMapper
 from .checks import DatasetError, check_dataset
 from .coco_json import register_coco_json
 from .coco_stuff import register_coco_stuff
 from .sbd import prepare_sbd, register_sbd
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
+from .zoom_out import ZoomOut
 
 __all__ = [
+    "BoxAwareMapper",
     "DatasetError",
+    "ZoomOut",
     "check_dataset",
     "draw_toy_scenes",
     "prepare_sbd",

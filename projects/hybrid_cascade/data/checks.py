@@ -14,7 +14,10 @@ from PIL import ExifTags, Image
 
 logger = logging.getLogger(__name__)
 
-NUM_CLASSES_KEYS = "`model.roi_heads.num_classes` / `MODEL.ROI_HEADS.NUM_CLASSES`"
+NUM_CLASSES_KEYS = (
+    "`model.roi_heads.num_classes` / `MODEL.ROI_HEADS.NUM_CLASSES` (of an SSD, "
+    "`model.num_classes` / `MODEL.SSD.NUM_CLASSES`)"
+)
 SEMANTIC_NUM_CLASSES_KEYS = (
     "`model.semantic_branch.num_classes` / `MODEL.SEMANTIC_BRANCH.NUM_CLASSES`"
 )

@@ -234,7 +234,8 @@ def _as_tuple(names) -> tuple[str, ...]:
 
 def _check_data(model: nn.Module, dataset: list[dict], name: str) -> None:
     """Check a data set against the model, where the model says what it expects."""
-    num_classes = getattr(getattr(model, "roi_heads", None), "num_classes", None)
+    # A detector of one shot has no ROI heads and counts its classes itself.
+    num_classes = getattr(getattr(model, "roi_heads", model), "num_classes", None)
     if num_classes is None:
         return
     branch, targets = (getattr(model, f"semantic_{x}", None) for x in ("branch", "targets"))

@@ -11,9 +11,12 @@ from .semantic_context_head import SemanticContextHead
 from .semantic_fusion_pooler import SemanticFusionPooler
 from .semantic_rcnn import SemanticRCNN, check_semantic_features
 from .semantic_targets import SemanticTargets
+from .ssd import SSD, DefaultBoxes
+from .ssd_vgg import SSDVGG16
 from .voting_ensemble import VotingEnsemble
 
 __all__ = [
+    "DefaultBoxes",
     "HTCROIHeads",
     "ImageMasks",
     "MNCMaskHead",
@@ -22,6 +25,8 @@ __all__ = [
     "RPNWithBoxGradients",
     "Res5Head",
     "SEMANTIC_BRANCH_REGISTRY",
+    "SSD",
+    "SSDVGG16",
     "SemanticContextHead",
     "SemanticFusionPooler",
     "SemanticRCNN",

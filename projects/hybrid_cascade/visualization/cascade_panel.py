@@ -68,7 +68,7 @@ def draw_cascade_panel(
     """
     image = convert_image_to_rgb(batched_input["image"].permute(1, 2, 0), model.input_format)
     full_size = [batched_input.get(k, image.shape[i]) for i, k in enumerate(("height", "width"))]
-    heads = model.roi_heads
+    heads = getattr(model, "roi_heads", None)
     stages = getattr(heads, "test_stage_choices", [None])
 
     # The semantic row has up to three cells: prediction, ground truth and legend.

@@ -1,0 +1,160 @@
+"""SSD, a detector of one shot (arXiv 1512.02325): torchvision's, as a Detectron2 model."""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+from torchvision.models.detection import ssd as torchvision_ssd
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+
+# torchvision refuses a box that rounding makes empty when the image is resized.
+MIN_BOX_SIDE = 0.01
+
+
+class DefaultBoxes(DefaultBoxGenerator):
+    """torchvision's default boxes, in float32 also in mixed precision.
+
+    torchvision makes them in the precision of the features: in float16, to 0.25 pixels.
+    """
+
+    def forward(self, image_list, feature_maps: list[Tensor]) -> list[Tensor]:
+        return super().forward(image_list, [x.float() for x in feature_maps])
+
+
+@META_ARCH_REGISTRY.register()
+class SSD(torchvision_ssd.SSD):
+    """torchvision's SSD with Detectron2's inputs and outputs; parameters keep torchvision's names.
+
+    The model itself resizes images to a square (the paper's warp, not keeping the aspect ratio),
+    by torchvision's bilinear filter: data loaders should leave sizes alone.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        anchor_generator: DefaultBoxes,
+        image_size: int,
+        num_classes: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str = "RGB",
+        iou_thresh: float = 0.5,
+        positive_fraction: float = 0.25,
+        score_thresh: float = 0.01,
+        topk_candidates: int = 400,
+        nms_thresh: float = 0.45,
+        detections_per_img: int = 200,
+    ):
+        """
+        Args:
+            backbone: every map that it returns gets predictors.
+            anchor_generator: the default boxes of each map.
+            image_size: the side of the square that images are resized to, in pixels.
+            num_classes: K, without the background.
+            pixel_mean, pixel_std: per channel, of values 0 to 255.
+            input_format: "RGB" or "BGR", the order of the channels.
+            iou_thresh: a default box is positive if it overlaps a true box so much, or most.
+            positive_fraction: of the default boxes that the class loss is taken of, in each image;
+                the others are the negatives with the largest loss (Sec. 2.2, "hard negative
+                mining": 1/4 is 3 to 1).
+            score_thresh: detections with lower scores are left out.
+            topk_candidates: detections of a class before NMS.
+            nms_thresh: IoU above which NMS suppresses a detection of the same class.
+            detections_per_img: detections after NMS.
+
+        Raises:
+            ValueError: if there are not default boxes for each map.
+        """
+        shapes = backbone.output_shape()
+        ratios = anchor_generator.aspect_ratios
+        if len(shapes) != len(ratios):
+            raise ValueError(
+                f"The backbone has {len(shapes)} maps ({', '.join(shapes)}), but "
+                f"anchor_generator.aspect_ratios (MODEL.SSD.ASPECT_RATIOS) are for {len(ratios)}"
+            )
+        super().__init__(
+            backbone,
+            anchor_generator,
+            (image_size, image_size),
+            num_classes + 1,
+            image_mean=list(pixel_mean),
+            image_std=list(pixel_std),
+            head=torchvision_ssd.SSDHead(
+                [shape.channels for shape in shapes.values()],
+                anchor_generator.num_anchors_per_location(),
+                num_classes + 1,
+            ),
+            score_thresh=score_thresh,
+            nms_thresh=nms_thresh,
+            detections_per_img=detections_per_img,
+            iou_thresh=iou_thresh,
+            topk_candidates=topk_candidates,
+            positive_fraction=positive_fraction,
+        )
+        self.num_classes = num_classes
+        self.input_format = input_format
+        for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(list(value)).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        ssd = cfg.MODEL.SSD
+        return {
+            "backbone": build_backbone(cfg),
+            "anchor_generator": DefaultBoxes(ssd.ASPECT_RATIOS, scales=ssd.SCALES, steps=ssd.STEPS),
+            "image_size": ssd.IMAGE_SIZE,
+            "num_classes": ssd.NUM_CLASSES,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
+            "iou_thresh": ssd.IOU_THRESHOLD,
+            "positive_fraction": ssd.POSITIVE_FRACTION,
+            "score_thresh": ssd.SCORE_THRESH_TEST,
+            "topk_candidates": ssd.TOPK_CANDIDATES_TEST,
+            "nms_thresh": ssd.NMS_THRESH_TEST,
+            "detections_per_img": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """
+        Args:
+            batched_inputs: a dict for each image with "image", (3, h, w) of values 0 to 255, and in
+                training "instances" with gt_boxes, in pixels of this image, and gt_classes,
+                0 to K - 1. At inference, "height" and "width" are the size of the output.
+
+        Returns:
+            In training, {"loss_cls": …, "loss_box_reg": …}, each a sum divided by the number of
+            positive default boxes; both are 0, and so are their gradients, if no image has a box.
+            At inference, [{"instances": Instances}, …] with pred_boxes, scores, pred_classes.
+        """
+        images = [x["image"].to(self.device).float() for x in batched_inputs]
+        if self.training:
+            losses = super().forward(images, [self._target(x["instances"]) for x in batched_inputs])
+            return {"loss_cls": losses["classification"], "loss_box_reg": losses["bbox_regression"]}
+        results = []
+        for image, x, found in zip(images, batched_inputs, super().forward(images), strict=True):
+            height, width = image.shape[-2:]
+            instances = Instances(
+                (height, width),
+                pred_boxes=Boxes(found["boxes"]),
+                scores=found["scores"],
+                pred_classes=found["labels"] - 1,
+            )
+            size = x.get("height", height), x.get("width", width)
+            results.append({"instances": detector_postprocess(instances, *size)})
+        return results
+
+    def _target(self, instances: Instances) -> dict[str, Tensor]:
+        instances = instances[instances.gt_boxes.nonempty(MIN_BOX_SIDE)].to(self.device)
+        # Class 0 of torchvision is the background.
+        return {"boxes": instances.gt_boxes.tensor, "labels": instances.gt_classes + 1}
