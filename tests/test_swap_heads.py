@@ -19,8 +19,13 @@ from detectron2.modeling import (
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
-from hybrid_cascade import add_hybrid_cascade_config, use_htc_heads, use_semantic_branch
-from hybrid_cascade.modeling import HTCROIHeads, SemanticRCNN
+from hybrid_cascade import (
+    add_hybrid_cascade_config,
+    use_htc_heads,
+    use_semantic_branch,
+    use_semantic_pyramid,
+)
+from hybrid_cascade.modeling import HTCROIHeads, SemanticPyramid, SemanticRCNN
 
 
 def shrink(model):
@@ -114,6 +119,31 @@ def test_two_lines_give_all_of_htc(name, inputs, storage):
     check_it_runs(model, inputs)
 
 
+@pytest.mark.parametrize("name", ["cascade_rcnn.py", "ViT", "Swin"])
+def test_one_line_gives_sfpn_and_leaves_the_heads(name, inputs, storage):
+    config = CONFIGS[name]()
+    heads = config.roi_heads._target_
+    use_semantic_pyramid(config)
+    model = instantiate(config)
+    assert type(model) is SemanticRCNN and type(model.semantic_branch) is SemanticPyramid
+    assert type(model.roi_heads) is heads is not HTCROIHeads
+    assert "semantic" not in model.semantic_branch.output_shape()
+    check_it_runs(model, inputs)
+
+
+def test_the_pyramid_takes_the_place_of_the_semantic_branch_of_htc():
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    use_htc_heads(config)
+    use_semantic_pyramid(config)
+    assert not config.semantic_branch.output_context_map  # nobody asked for the fusion
+    use_semantic_branch(config)
+    use_semantic_pyramid(config, num_classes=90, source="instances")
+    model = instantiate(config)
+    assert model.semantic_branch.num_classes == 90 and model.semantic_targets.source == "instances"
+    assert "semantic" in model.semantic_branch.output_shape()
+    assert model.roi_heads.semantic_fusion == "both"
+
+
 def detectron2_yaml(*overrides):
     cfg = get_cfg()
     add_hybrid_cascade_config(cfg)
@@ -140,6 +170,17 @@ def test_two_keys_of_detectron2s_yaml_give_all_of_htc(inputs, storage):
         )
     )
     assert model.roi_heads.semantic_fusion == "both" and len(model.roi_heads.mask_head) == 3
+    check_it_runs(model, inputs)
+
+
+def test_two_keys_of_detectron2s_yaml_give_sfpn(inputs, storage):
+    model = build_model(
+        detectron2_yaml(
+            *("MODEL.META_ARCHITECTURE", "SemanticRCNN"),
+            *("MODEL.SEMANTIC_BRANCH.NAME", "SemanticPyramid"),
+        )
+    )
+    assert type(model.semantic_branch) is SemanticPyramid
     check_it_runs(model, inputs)
 
 
