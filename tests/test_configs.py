@@ -9,7 +9,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from hybrid_cascade.engine import build_model, load_config
-from hybrid_cascade.modeling import SemanticRCNN
+from hybrid_cascade.modeling import SemanticPyramid, SemanticRCNN
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RUNNABLE = sorted(
@@ -33,8 +33,11 @@ def test_every_config_loads_and_builds_what_its_name_says(path):
     with torch.device("meta"):  # shapes without memory
         model = instantiate(cfg.model)
     name = path.rpartition("/")[2]
-    has_branch = name.startswith("htc") and "without_semantic" not in name
+    has_pyramid = "sfpn" in name
+    has_branch = has_pyramid or (name.startswith("htc") and "without_semantic" not in name)
     assert isinstance(model, SemanticRCNN) == has_branch
+    assert isinstance(getattr(model, "semantic_branch", None), SemanticPyramid) == has_pyramid
+    assert model.roi_heads.mask_on == name.startswith(("htc", "mask", "cascade_mask"))
     for depth, blocks in (("r50", 6), ("r101", 23), ("x101", 23)):
         if depth in name:
             assert len(getattr(model.backbone, "bottom_up", model.backbone).res4) == blocks

@@ -24,8 +24,15 @@ from hybrid_cascade import (
     use_htc_heads,
     use_mnc_heads,
     use_semantic_branch,
+    use_semantic_pyramid,
 )
-from hybrid_cascade.modeling import HTCROIHeads, MNCROIHeads, Res5Head, SemanticRCNN
+from hybrid_cascade.modeling import (
+    HTCROIHeads,
+    MNCROIHeads,
+    Res5Head,
+    SemanticPyramid,
+    SemanticRCNN,
+)
 
 
 def shrink(model):
@@ -154,6 +161,31 @@ def test_mnc_replaces_no_cascade():
         use_mnc_heads(config)
 
 
+@pytest.mark.parametrize("name", ["cascade_rcnn.py", "ViT", "Swin"])
+def test_one_line_gives_sfpn_and_leaves_the_heads(name, inputs, storage):
+    config = CONFIGS[name]()
+    heads = config.roi_heads._target_
+    use_semantic_pyramid(config)
+    model = instantiate(config)
+    assert type(model) is SemanticRCNN and type(model.semantic_branch) is SemanticPyramid
+    assert type(model.roi_heads) is heads is not HTCROIHeads
+    assert "semantic" not in model.semantic_branch.output_shape()
+    check_it_runs(model, inputs)
+
+
+def test_the_pyramid_takes_the_place_of_the_semantic_branch_of_htc():
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    use_htc_heads(config)
+    use_semantic_pyramid(config)
+    assert not config.semantic_branch.output_context_map  # nobody asked for the fusion
+    use_semantic_branch(config)
+    use_semantic_pyramid(config, num_classes=90, source="instances")
+    model = instantiate(config)
+    assert model.semantic_branch.num_classes == 90 and model.semantic_targets.source == "instances"
+    assert "semantic" in model.semantic_branch.output_shape()
+    assert model.roi_heads.semantic_fusion == "both"
+
+
 def detectron2_yaml(*overrides):
     cfg = get_cfg()
     add_hybrid_cascade_config(cfg)
@@ -180,6 +212,17 @@ def test_two_keys_of_detectron2s_yaml_give_all_of_htc(inputs, storage):
         )
     )
     assert model.roi_heads.semantic_fusion == "both" and len(model.roi_heads.mask_head) == 3
+    check_it_runs(model, inputs)
+
+
+def test_two_keys_of_detectron2s_yaml_give_sfpn(inputs, storage):
+    model = build_model(
+        detectron2_yaml(
+            *("MODEL.META_ARCHITECTURE", "SemanticRCNN"),
+            *("MODEL.SEMANTIC_BRANCH.NAME", "SemanticPyramid"),
+        )
+    )
+    assert type(model.semantic_branch) is SemanticPyramid
     check_it_runs(model, inputs)
 
 

@@ -13,6 +13,12 @@ except ImportError as error:
 
 from . import data, modeling  # noqa: F401
 from .config import add_hybrid_cascade_config
-from .swap_heads import use_htc_heads, use_mnc_heads, use_semantic_branch
+from .swap_heads import use_htc_heads, use_mnc_heads, use_semantic_branch, use_semantic_pyramid
 
-__all__ = ["add_hybrid_cascade_config", "use_htc_heads", "use_mnc_heads", "use_semantic_branch"]
+__all__ = [
+    "add_hybrid_cascade_config",
+    "use_htc_heads",
+    "use_mnc_heads",
+    "use_semantic_branch",
+    "use_semantic_pyramid",
+]

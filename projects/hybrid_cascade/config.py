@@ -24,7 +24,9 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
 
     # SemanticRCNN and its branch
     cfg.MODEL.SEMANTIC_BRANCH = CfgNode()
-    cfg.MODEL.SEMANTIC_BRANCH.NAME = "SemanticContextHead"
+    cfg.MODEL.SEMANTIC_BRANCH.NAME = "SemanticContextHead"  # or "SemanticPyramid"
+    # SemanticPyramid: whether HTCROIHeads can fuse its context map too
+    cfg.MODEL.SEMANTIC_BRANCH.OUTPUT_CONTEXT_MAP = False
     cfg.MODEL.SEMANTIC_BRANCH.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
     cfg.MODEL.SEMANTIC_BRANCH.FUSION_FEATURE = "p3"
     # 0: MODEL.ROI_HEADS.NUM_CLASSES + 1, as painted targets need; 183 for COCO-Stuff

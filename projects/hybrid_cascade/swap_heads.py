@@ -1,12 +1,15 @@
-"""Turn the `model` of a LazyConfig that people have into HTC or MNC, in one or two lines.
+"""Turn the `model` of a LazyConfig that people have into HTC, SFPN or MNC, in one or two lines.
 
     use_htc_heads(model)        # the cascade of boxes and masks, without the semantic branch
     use_semantic_branch(model)  # and all of HTC
 
+    use_semantic_pyramid(model) # SFPN: Faster, Mask, Cascade R-CNN or HTC on a semantic pyramid
+
     use_mnc_heads(model)        # MNC
 
-For a CfgNode (YAML) the same two steps are MODEL.ROI_HEADS.NAME "HTCROIHeads" and
-MODEL.META_ARCHITECTURE "SemanticRCNN".
+For a CfgNode (YAML) the same steps are MODEL.ROI_HEADS.NAME "HTCROIHeads";
+MODEL.META_ARCHITECTURE "SemanticRCNN"; for SFPN also MODEL.SEMANTIC_BRANCH.NAME "SemanticPyramid".
+docs/mnc.md has those of MNC.
 """
 
 from copy import deepcopy
@@ -27,6 +30,7 @@ from .modeling import (
     Res5Head,
     RPNWithBoxGradients,
     SemanticContextHead,
+    SemanticPyramid,
     SemanticRCNN,
     SemanticTargets,
 )
@@ -100,11 +104,38 @@ def use_semantic_branch(model: DictConfig, num_classes: int | None = None, **tar
             instance classes and one for the background.
         targets: arguments of `SemanticTargets`, such as `source` and `unlabelled`.
     """
+    _set_semantic_branch(model, SemanticContextHead, num_classes, targets)
+    if model.roi_heads._target_ is HTCROIHeads:
+        model.roi_heads.semantic_fusion = "both"
+        model.roi_heads.semantic_pooler = L(ROIPooler)(
+            output_size=14, scales=(1.0 / 8,), sampling_ratio=0, pooler_type="ROIAlignV2"
+        )
+
+
+def use_semantic_pyramid(model: DictConfig, num_classes: int | None = None, **targets) -> None:
+    """Make `model` a `SemanticRCNN` with a `SemanticPyramid` (SFPN), in place.
+
+    The heads stay as they are. After `use_semantic_branch`, the pyramid takes the place of the
+    branch, and `HTCROIHeads` go on pooling from it: one segmentation head serves both.
+
+    Args:
+        model: the config of a `GeneralizedRCNN` on a feature pyramid p2 to p6.
+        num_classes: as in `use_semantic_branch`.
+        targets: as in `use_semantic_branch`.
+    """
+    _set_semantic_branch(model, SemanticPyramid, num_classes, targets)
+    fusion = model.roi_heads.get("semantic_fusion", "none")
+    model.semantic_branch.output_context_map = fusion != "none"
+
+
+def _set_semantic_branch(
+    model: DictConfig, branch: type[SemanticContextHead], num_classes: int | None, targets: dict
+) -> None:
     num_things = model.roi_heads.num_classes
     channels = "${" + "....backbone.out_channels}"
     model.update(
         _target_=SemanticRCNN,
-        semantic_branch=L(SemanticContextHead)(
+        semantic_branch=L(branch)(
             input_shape={
                 f"p{level}": L(ShapeSpec)(channels=channels, stride=2**level)
                 for level in range(2, 7)
@@ -124,11 +155,6 @@ def use_semantic_branch(model: DictConfig, num_classes: int | None = None, **tar
             **{"source": "auto", "unlabelled": "background", **targets},
         ),
     )
-    if model.roi_heads._target_ is HTCROIHeads:
-        model.roi_heads.semantic_fusion = "both"
-        model.roi_heads.semantic_pooler = L(ROIPooler)(
-            output_size=14, scales=(1.0 / 8,), sampling_ratio=0, pooler_type="ROIAlignV2"
-        )
 
 
 def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:

@@ -57,7 +57,10 @@ def test_legal_data_passes(image):
     only_crowd["annotations"] = only_crowd["annotations"][:1]
     empty["annotations"] = []
     del no_map["sem_seg_file_name"]
-    check(image, only_crowd, empty, no_map)
+    only_boxes = copy.deepcopy(no_map)
+    for annotation in only_boxes["annotations"]:
+        del annotation["segmentation"]
+    check(image, only_crowd, empty, no_map, only_boxes)
 
 
 def test_no_images():

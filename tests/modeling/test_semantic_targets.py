@@ -36,6 +36,16 @@ def test_painting_takes_boxes_where_there_are_no_masks():
     assert (target[3:8, 2:6] == 4).all()
 
 
+def test_of_boxes_too_small_ones_are_painted_over_large_ones():
+    boxes = Boxes([[4.0, 4, 8, 8], [0, 0, 20, 20], [-5, 10, 40, 30]])  # the last leaves the image
+    instances = Instances((24, 24), gt_boxes=boxes, gt_classes=torch.tensor([2, 1, 3]))
+    target = make().paint(instances)
+    assert (target[4:8, 4:8] == 2).all() and (target == 2).sum() == 16
+    # Within the image, the large box and the one that leaves it are of 400 and 336 pixels.
+    assert target[2, 2] == 1 and target[15, 15] == 3 and target[22, 23] == 3
+    assert target[2, 22] == 5
+
+
 def test_painting_can_number_the_things_as_the_label_maps_do(make_ground_truth):
     instances = make_ground_truth(20, 20, [[0, 0, 10, 10]], [1])
     target = make(num_classes=91, num_things=2, thing_labels=[0, 44]).paint(instances)

@@ -1,24 +1,15 @@
 """Cascade Mask R-CNN with a ResNet-50-FPN: `HTCROIHeads` with the switches of HTC off.
 
-The ResNet is the one of torchvision (RGB images, stride in the 3x3 convolutions), as in the
-published HTC models. Every knob of the three stages is set once: a change of `box_heads.0`,
-`box_predictors.0` or `mask_heads.0` changes all stages.
+The ResNet is the one of torchvision, as in the published HTC models. Every knob of the three stages
+is set once: a change of `box_heads.0`, `box_predictors.0` or `mask_heads.0` changes all stages.
 """
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
-from detectron2.model_zoo import get_config
 
 from hybrid_cascade import use_htc_heads
 
-constants = get_config("common/data/constants.py").constants
-model = get_config("common/models/mask_rcnn_fpn.py").model
-
-model.pixel_mean = constants.imagenet_rgb256_mean
-model.pixel_std = constants.imagenet_rgb256_std
-model.input_format = "RGB"
-model.backbone.bottom_up.freeze_at = 2
-model.backbone.bottom_up.stages.stride_in_1x1 = False
+from .mask_rcnn_fpn import model
 
 rpn = model.proposal_generator
 rpn.head.in_channels = "${...backbone.out_channels}"

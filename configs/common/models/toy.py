@@ -7,7 +7,7 @@ NUM_THINGS, NUM_SEMANTIC_CLASSES, CHANNELS, FC_DIM = 5, 9, 64, 256
 
 
 def make_toy(model: DictConfig) -> None:
-    """Make a Mask R-CNN, Cascade Mask R-CNN or HTC on ResNet-FPN small and fit to start fresh."""
+    """Make a Faster, Mask or Cascade R-CNN or HTC on ResNet-FPN small and fit to start fresh."""
     bottom_up = model.backbone.bottom_up
     bottom_up.freeze_at = 0
     bottom_up.stem.norm = bottom_up.stages.norm = "BN"
@@ -33,9 +33,10 @@ def make_toy(model: DictConfig) -> None:
     box_head.fc_dims = [FC_DIM]
     box_predictor = heads.box_predictors[0] if is_cascade else heads.box_predictor
     box_predictor.input_shape = ShapeSpec(channels=FC_DIM)
-    mask_head = heads.mask_heads[0] if is_cascade else heads.mask_head
-    mask_head.input_shape = ShapeSpec(channels=CHANNELS, height=14, width=14)
-    mask_head.conv_dims = [CHANNELS] * 3
+    if "mask_pooler" in heads:
+        mask_head = heads.mask_heads[0] if is_cascade else heads.mask_head
+        mask_head.input_shape = ShapeSpec(channels=CHANNELS, height=14, width=14)
+        mask_head.conv_dims = [CHANNELS] * 3
     if "semantic_branch" in model:
         model.semantic_branch.num_classes = NUM_SEMANTIC_CLASSES
         model.semantic_branch.conv_dim = CHANNELS

@@ -39,7 +39,7 @@ def check_dataset(
     """Raises `DatasetError` at the first thing in the dataset that training would stumble over.
 
     Legal, and so not reported: images without annotations, images with crowd annotations only, and
-    dicts without a `sem_seg_file_name` (their semantic targets can be painted from the masks).
+    dicts without a `sem_seg_file_name` (their semantic targets can be painted from masks or boxes).
 
     Args:
         dataset_dicts: images in Detectron2's dataset format, as `DatasetCatalog.get` returns them.

@@ -9,6 +9,7 @@ from .rpn_with_box_gradients import RPNWithBoxGradients
 from .semantic_branch import SEMANTIC_BRANCH_REGISTRY, build_semantic_branch
 from .semantic_context_head import SemanticContextHead
 from .semantic_fusion_pooler import SemanticFusionPooler
+from .semantic_pyramid import SemanticPyramid
 from .semantic_rcnn import SemanticRCNN, check_semantic_features
 from .semantic_targets import SemanticTargets
 from .ssd import SSD, DefaultBoxes
@@ -29,6 +30,7 @@ __all__ = [
     "SSDVGG16",
     "SemanticContextHead",
     "SemanticFusionPooler",
+    "SemanticPyramid",
     "SemanticRCNN",
     "SemanticTargets",
     "VotingEnsemble",

@@ -174,8 +174,9 @@ class HTCROIHeads(CascadeROIHeads):
             if htc.SEMANTIC_IN_FEATURE not in input_shape:
                 raise ValueError(
                     f"MODEL.ROI_HTC_HEAD.SEMANTIC_FUSION is {fusion!r}, but there is no feature "
-                    f"{htc.SEMANTIC_IN_FEATURE!r}. Set MODEL.META_ARCHITECTURE to SemanticRCNN, or "
-                    "SEMANTIC_FUSION to 'none'."
+                    f"{htc.SEMANTIC_IN_FEATURE!r}. Set MODEL.META_ARCHITECTURE to SemanticRCNN "
+                    "(with a SemanticPyramid, MODEL.SEMANTIC_BRANCH.OUTPUT_CONTEXT_MAP to True "
+                    "too), or SEMANTIC_FUSION to 'none'."
                 )
             args["semantic_pooler"] = ROIPooler(
                 output_size=htc.SEMANTIC_POOLER_RESOLUTION,

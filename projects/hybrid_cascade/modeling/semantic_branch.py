@@ -15,7 +15,8 @@ Registry of semantic branches. A branch is a module called as
 - logits (Tensor): (N, number of semantic classes, h, w), at the branch's own stride.
 - losses (dict[str, Tensor]): empty when `targets` is None.
 
-It has `num_classes`, `ignore_value`, and `output_shape()`, the ShapeSpecs of the maps it returns.
+It has `num_classes`, `ignore_value`, `in_features`, the names of the maps that it reads, and
+`output_shape()`, the ShapeSpecs of the maps it returns.
 The registered object is called as `obj(cfg, input_shape)`.
 """
 

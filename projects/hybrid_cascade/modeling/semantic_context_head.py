@@ -51,9 +51,15 @@ class SemanticContextHead(nn.Module):
             ignore_value: the label that the loss leaves out.
 
         Raises:
-            ValueError: if `fusion_feature` is not one of `in_features`, or channels differ.
+            ValueError: if `fusion_feature` is not one of `in_features`, a level is not in
+                `input_shape`, or channels differ.
         """
         super().__init__()
+        if missing := set(in_features) - set(input_shape):
+            raise ValueError(
+                f"in_features={list(in_features)} of the semantic branch asks for "
+                f"{sorted(missing)}; the backbone has {list(input_shape)}"
+            )
         if fusion_feature not in in_features:
             raise ValueError(
                 f"fusion_feature={fusion_feature!r} is not in in_features={in_features}"

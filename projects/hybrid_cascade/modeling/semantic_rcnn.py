@@ -40,6 +40,9 @@ class SemanticRCNN(GeneralizedRCNN):
                 at output size, as Detectron2's `SemanticSegmentor` does. Off by default: for the
                 183 classes of COCO-Stuff they are 780 MB an image of 800x1333.
             kwargs: the arguments of `GeneralizedRCNN`.
+
+        Raises:
+            ValueError: if the parts do not fit together: classes, levels, or features.
         """
         super().__init__(**kwargs)
         self.semantic_branch = semantic_branch
@@ -49,6 +52,12 @@ class SemanticRCNN(GeneralizedRCNN):
             raise ValueError(
                 f"semantic_targets.num_classes={semantic_targets.num_classes} differs from "
                 f"semantic_branch.num_classes={semantic_branch.num_classes}"
+            )
+        levels = list(self.backbone.output_shape())
+        if missing := set(semantic_branch.in_features) - set(levels):
+            raise ValueError(
+                f"semantic_branch.in_features={semantic_branch.in_features} asks for "
+                f"{sorted(missing)}; the backbone has {levels}"
             )
         check_semantic_features(self)
 
@@ -142,6 +151,7 @@ def check_semantic_features(model: GeneralizedRCNN) -> None:
         raise ValueError(
             f"The ROI heads have semantic_fusion={fusion!r}, but no semantic branch of the "
             f"{type(model).__name__} makes the feature {wanted!r}. Set model._target_ to "
-            "SemanticRCNN with a SemanticContextHead (MODEL.META_ARCHITECTURE: SemanticRCNN), or "
+            "SemanticRCNN with a SemanticContextHead (MODEL.META_ARCHITECTURE: SemanticRCNN) or a "
+            "SemanticPyramid with output_context_map=True (MODEL.SEMANTIC_BRANCH), or "
             "model.roi_heads.semantic_fusion to 'none' (MODEL.ROI_HTC_HEAD.SEMANTIC_FUSION)."
         )

@@ -1,0 +1,6 @@
+"""Faster R-CNN with SFPN on the toy scenes' boxes alone: semantic maps are painted from them."""
+
+from .faster_rcnn_sfpn_toy import dataloader, lr_multiplier, model, optimizer, train
+
+dataloader.train.mapper.use_instance_mask = False
+model.semantic_targets.source = "instances"

@@ -1,0 +1,10 @@
+"""HTC with SFPN on the toy scenes."""
+
+from hybrid_cascade import use_semantic_pyramid
+
+from ..common.models.htc_fpn import model
+from ..common.models.toy import make_toy
+from .htc_toy import dataloader, lr_multiplier, optimizer, train
+
+use_semantic_pyramid(model)
+make_toy(model)

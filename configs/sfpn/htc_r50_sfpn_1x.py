@@ -1,0 +1,7 @@
+"""HTC with SFPN, ResNet-50, 12 epochs: one semantic branch for the pyramid and for HTC's fusion."""
+
+from hybrid_cascade import use_semantic_pyramid
+
+from ..htc.htc_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
+
+use_semantic_pyramid(model, num_classes=183)
