@@ -284,6 +284,8 @@ def test_the_report_asks_for_the_images_of_caffe_and_no_resnet(theirs, model, ya
     model.input_format = "RGB"
     text = report(model, theirs, yaml)
     assert "WARNING" in text and "102.9801" in text and "stride" not in text.lower()
+    text = report(None, theirs, yaml)
+    assert "MNC's published models expect" in text and "stride" not in text.lower()
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def _anchor_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
     Both have the same centers. Where ours is r times as wide, dx = d / width is divided by r, and
     dw = log(w / width) is less by log r; so are dy and dh.
     """
-    deltas = _by_size(_check_rows(tensor, 4 * 9, name).unflatten(0, (9, 4))).clone()
+    deltas = _by_size(_check_rows(tensor, 4 * 9, name).unflatten(0, (9, 4)))
     ratios = torch.tensor(
         [
             [16 / math.sqrt(ratio) / width, 16 * math.sqrt(ratio) / height]
