@@ -7,10 +7,12 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 
 from hybrid_cascade.engine import build_model, load_config
-from hybrid_cascade.modeling import SemanticPyramid, SemanticRCNN
+from hybrid_cascade.modeling import MNCMaskHead, SemanticPyramid, SemanticRCNN
 
+MASK_HEADS = (MaskRCNNConvUpsampleHead, MNCMaskHead)
 CONFIGS = Path(__file__).parent.parent / "configs"
 RUNNABLE = sorted(
     str(path.relative_to(CONFIGS))
@@ -37,7 +39,8 @@ def test_every_config_loads_and_builds_what_its_name_says(path):
     has_branch = has_pyramid or (name.startswith("htc") and "without_semantic" not in name)
     assert isinstance(model, SemanticRCNN) == has_branch
     assert isinstance(getattr(model, "semantic_branch", None), SemanticPyramid) == has_pyramid
-    assert model.roi_heads.mask_on == name.startswith(("htc", "mask", "cascade_mask"))
+    has_masks = any(isinstance(m, MASK_HEADS) for m in model.modules())
+    assert has_masks == name.startswith(("htc", "mask", "cascade_mask", "mnc"))
     for depth, blocks in (("r50", 6), ("r101", 23), ("x101", 23)):
         if depth in name:
             assert len(getattr(model.backbone, "bottom_up", model.backbone).res4) == blocks
