@@ -30,6 +30,8 @@ MODELS = {
     "mask_rcnn_sfpn": "Mask R-CNN, SFPN",
     "cascade_mask_rcnn_sfpn": "Cascade Mask R-CNN, SFPN",
     "htc_sfpn": "HTC, SFPN",
+    "mnc": "MNC",
+    "ssd": "SSD",
 }
 DEFAULT_MODELS = ["mask_rcnn", "cascade_mask_rcnn", "htc_without_semantic", "htc"]
 
