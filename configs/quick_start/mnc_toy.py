@@ -1,13 +1,11 @@
 """Five-stage MNC on the toy scenes."""
 
-from detectron2.model_zoo import get_config
-
 from hybrid_cascade import use_mnc_heads
 
+from ..common.models.mask_rcnn_fpn import model
 from ..common.models.toy import make_toy
 from .htc_toy import dataloader, lr_multiplier, optimizer, train
 
-model = get_config("common/models/mask_rcnn_fpn.py").model
 make_toy(model)
 use_mnc_heads(model)
 # Some four anchors of an image are positive. Among 256 they would teach the RPN less about boxes

@@ -43,6 +43,12 @@ def test_an_unknown_key_in_an_override_is_an_error_that_names_it(override, messa
     assert message in str(error.value)
 
 
+def test_colours_in_another_order_than_the_model_takes_are_an_error():
+    with pytest.raises(ValueError, match=r"train.mapper.image_format is 'RGB', but .* is 'BGR'"):
+        load_config(TOY, ["model.input_format=BGR"])
+    load_config(TOY, ["model.input_format=BGR", "dataloader.train.mapper.image_format=BGR"])
+
+
 def test_an_unknown_argument_that_is_handed_on_is_an_error_when_the_model_is_built():
     # HTCROIHeads takes any keyword and hands it to Detectron2's classes, which refuse it by name.
     cfg = load_config(TOY, ["model.roi_heads.interleave=True"])

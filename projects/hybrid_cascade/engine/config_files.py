@@ -53,7 +53,8 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
     Raises:
         FileNotFoundError: if there is no such file.
         KeyError: for a key that does not exist; names it and the nearest ones.
-        ValueError: for a file of another kind or without one of the sections.
+        ValueError: for a file of another kind or without one of the sections, or if model and data
+            do not agree on the order of the colours.
     """
     if not os.path.isfile(config_file):
         raise FileNotFoundError(f"There is no config file {config_file!r} (--config-file)")
@@ -76,8 +77,21 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
     for override in opts:
         _check_override(cfg, override)
     cfg = LazyConfig.apply_overrides(cfg, list(opts))
+    _check_image_formats(cfg)
     cfg.train.device = _usable_device(cfg.train.device)
     return cfg
+
+
+def _check_image_formats(cfg: DictConfig) -> None:
+    expected = cfg.model.get("input_format")
+    for split in ("train", "test"):
+        mapper = cfg.dataloader.get(split, {}).get("mapper", {})
+        found = mapper.get("image_format")
+        if expected and found and found != expected:
+            raise ValueError(
+                f"dataloader.{split}.mapper.image_format is {found!r}, but model.input_format is "
+                f"{expected!r}"
+            )
 
 
 def _usable_device(device: str) -> str:
