@@ -54,7 +54,12 @@ def main() -> None:
             run(folder, f"train.seed={seed}", f"model.roi_heads.end_to_end={end_to_end}")
             weights = f"train.init_checkpoint={folder / 'model_final.pth'}"
             for name, overrides in INFERENCE.items():
-                result = run(folder / name.replace(",", "").replace(" ", "_"), "--eval-only", weights, *overrides)
+                result = run(
+                    folder / name.replace(",", "").replace(" ", "_"),
+                    "--eval-only",
+                    weights,
+                    *overrides,
+                )
                 rows.append({"end_to_end": end_to_end, "seed": seed, "inference": name, **result})
     print("| trained | seed | inference | box AP | mask AP |\n|---|---|---|---|---|")
     for row in rows:
