@@ -42,7 +42,7 @@ def test_agrees_with_a_plain_loop(device, method, score_threshold):
     found, decayed = soft_nms(*(x.to(device) for x in (boxes, scores, classes)), *options)
     assert found.tolist() == [i for i, _ in expected]
     torch.testing.assert_close(decayed.cpu(), torch.tensor([s for _, s in expected]))
-    assert 0 < len(expected) and (score_threshold == 0 or len(expected) < 150)
+    assert len(expected) > 0 and (score_threshold == 0 or len(expected) < 150)
 
 
 # The second box has an IoU of 0.5 with the first, the third of 0.2 with the first and of 0 with
