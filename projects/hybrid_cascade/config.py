@@ -21,6 +21,9 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_SCORES = True
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS = False
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_MASKS = True
+    cfg.MODEL.ROI_HTC_HEAD.SOFT_NMS = "none"  # "linear" (with NMS_THRESH_TEST) or "gaussian"
+    cfg.MODEL.ROI_HTC_HEAD.SOFT_NMS_SIGMA = 0.5
+    cfg.MODEL.ROI_HTC_HEAD.SOFT_NMS_SCORE_THRESH = 0.001  # of the decayed scores
 
     # SemanticRCNN and its branch
     cfg.MODEL.SEMANTIC_BRANCH = CfgNode()

@@ -6,7 +6,11 @@ from omegaconf import OmegaConf
 from hybrid_cascade import add_hybrid_cascade_config
 from hybrid_cascade.engine import with_test_time_options
 from hybrid_cascade.engine.config_files import TRAIN_DEFAULTS
-from hybrid_cascade.modeling import VotingEnsemble
+from hybrid_cascade.modeling import (
+    RCNNEnsemble,
+    RCNNWithTestTimeAugmentation,
+    VotingEnsemble,
+)
 
 
 @pytest.fixture
@@ -62,6 +66,53 @@ def test_a_missing_checkpoint_is_named(model):
         with_test_time_options(config(checkpoints=["nowhere.pth"]), model)
 
 
+def yaml_config(**keys):
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    for key, value in keys.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
+    return cfg
+
+
+@pytest.mark.parametrize("name", ["htc_toy", "mask_rcnn_toy"])
+def test_checkpoints_of_an_rcnn_are_averaged(name, tiny_config, tmp_path):
+    model = instantiate(tiny_config(name)).eval()
+    path = str(tmp_path / "other.pth")
+    torch.save({"model": {k: v + 1 for k, v in model.state_dict().items()}}, path)
+    for cfg in (config(checkpoints=[path]), yaml_config(TEST__CHECKPOINTS=[path])):
+        joined = with_test_time_options(cfg, model)
+        assert type(joined) is RCNNEnsemble and not joined.training
+        assert joined.models[0] is model
+        first, second = (m.proposal_generator.rpn_head.conv.bias for m in joined.models)
+        assert torch.equal(second, first + 1)
+    joined = with_test_time_options(config(checkpoints=[path], flip=True), model)
+    assert isinstance(joined, RCNNWithTestTimeAugmentation)
+    assert isinstance(joined.model, RCNNEnsemble) and not joined.training
+
+
+@pytest.mark.parametrize("name", ["htc_toy", "mask_rcnn_toy"])
+def test_views_of_an_rcnn_are_augmented(name, tiny_config):
+    model = instantiate(tiny_config(name)).eval()
+    lazy = config(short_sides=[96, 128], max_size=500, flip=True)
+    yaml = yaml_config(
+        TEST__AUG__ENABLED=True,
+        TEST__AUG__MIN_SIZES=(96, 128),
+        TEST__AUG__MAX_SIZE=500,
+        TEST__AUG__FLIP=True,
+    )
+    for cfg in (lazy, yaml):
+        joined = with_test_time_options(cfg, model)
+        assert isinstance(joined, RCNNWithTestTimeAugmentation) and joined.model is model
+        views = joined.tta_mapper
+        assert (views.min_sizes, views.max_size, views.flip) == ([96, 128], 500, True)
+        # What Detectron2 reads of a CfgNode is the model's.
+        assert joined.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 5 and joined.cfg.MODEL.MASK_ON
+
+
 def test_models_that_cannot_join_are_refused(tiny_config):
-    with pytest.raises(ValueError, match="MNCROIHeads"):
-        with_test_time_options(config(flip=True), instantiate(tiny_config("mask_rcnn_toy")))
+    with pytest.raises(ValueError, match="a Linear"):
+        with_test_time_options(config(flip=True), torch.nn.Linear(1, 1))
+    model = instantiate(tiny_config("htc_toy"))
+    model.output_sem_seg = True
+    with pytest.raises(ValueError, match="output_sem_seg=False"):
+        with_test_time_options(config(flip=True), model)

@@ -14,6 +14,7 @@ from detectron2.modeling.roi_heads import (
 )
 from detectron2.structures import Boxes, Instances
 
+from hybrid_cascade import layers
 from hybrid_cascade.modeling import HTCROIHeads
 
 CHANNELS, CLASSES, FEATURES = 8, 3, ["p2", "p3", "p4", "p5"]
@@ -86,6 +87,13 @@ def htc(stages=3, masks=True, num_mask_heads=None, **switches):
     if masks:
         heads = {**mask_arguments(), "mask_heads": mask_heads(num_mask_heads or stages)}
     return liven_up(HTCROIHeads(**box_arguments(stages), **heads, **switches))
+
+
+def boxes_of_htc(test_nms_thresh=0.5, **switches):
+    heads = htc(masks=False, **switches)
+    for predictor in heads.box_predictor:
+        predictor.test_nms_thresh, predictor.test_topk_per_image = test_nms_thresh, -1
+    return heads
 
 
 OFF = {
@@ -415,6 +423,26 @@ def test_every_parameter_gets_a_gradient_without_foreground(
     assert leaf.grad is not None
 
 
+@pytest.mark.parametrize("soft_nms", ["linear", "gaussian"])
+def test_soft_nms_decays_what_nms_would_drop(soft_nms, features, proposals):
+    hard = detect(boxes_of_htc(), features, proposals)
+    heads = boxes_of_htc(soft_nms=soft_nms, soft_nms_sigma=0.3, soft_nms_score_thresh=0.01)
+    found = detect(heads, features, proposals)
+    candidates = detect(boxes_of_htc(test_nms_thresh=2.0), features, proposals)
+    for h, f, c in zip(hard, found, candidates, strict=True):
+        assert len(h) < len(f) and f.scores.min() > 0.01
+        kept, scores = layers.soft_nms(
+            c.pred_boxes.tensor, c.scores, c.pred_classes, soft_nms, 0.5, 0.3, 0.01
+        )
+        assert torch.equal(f.scores, scores)
+        assert torch.equal(f.pred_boxes.tensor, c.pred_boxes.tensor[kept])
+        assert torch.equal(f.pred_classes, c.pred_classes[kept])
+    for predictor in heads.box_predictor:
+        predictor.test_topk_per_image = 3
+    for f, best in zip(found, detect(heads, features, proposals), strict=True):
+        assert torch.equal(best.scores, f.scores[:3])
+
+
 def test_no_proposals_give_no_detections(features, proposals):
     for instances in detect(htc(), features, [p[:0] for p in proposals]):
         assert len(instances) == 0
@@ -439,6 +467,9 @@ def test_boxes_of_zero_area_are_ordinary_proposals(features, proposals, targets,
         ({"stage_loss_weights": [1, 1]}, "2 weights for 3 stages"),
         ({"average_logits": True, "average_scores": False}, "contradicts average_scores=False"),
         ({"test_stages": 4}, r"test_stages=4 is not in \[1, 3\]"),
+        ({"soft_nms": "hard"}, "soft_nms='hard'"),
+        ({"soft_nms_sigma": 0}, "soft_nms_sigma=0"),
+        ({"soft_nms_score_thresh": -1}, "soft_nms_score_thresh=-1"),
     ],
 )
 def test_contradicting_switches_are_refused(arguments, message):

@@ -140,3 +140,12 @@ def test_in_a_cfg_node_fusion_follows_the_meta_architecture():
 def test_in_a_cfg_node_fusion_without_a_branch_fails_when_built():
     with pytest.raises(ValueError, match="MODEL.META_ARCHITECTURE to SemanticRCNN"):
         build_model(small_cfg(MODEL__ROI_HTC_HEAD__SEMANTIC_FUSION="box"))
+
+
+def test_a_cfg_node_chooses_soft_nms():
+    assert build_model(small_cfg()).roi_heads.soft_nms == "none"
+    keys = {"SOFT_NMS": "gaussian", "SOFT_NMS_SIGMA": 0.3, "SOFT_NMS_SCORE_THRESH": 0.01}
+    keys = {f"MODEL__ROI_HTC_HEAD__{key}": value for key, value in keys.items()}
+    heads = build_model(small_cfg(**keys)).roi_heads
+    assert heads.soft_nms == "gaussian"
+    assert (heads.soft_nms_sigma, heads.soft_nms_score_thresh) == (0.3, 0.01)

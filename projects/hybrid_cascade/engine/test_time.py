@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
 
-from ..modeling import VotingEnsemble
+from ..modeling import MNCROIHeads, RCNNEnsemble, RCNNWithTestTimeAugmentation, VotingEnsemble
 from .checkpointer import load_weights
 
 
@@ -33,15 +33,25 @@ class TestTimeOptions:
 def with_test_time_options(cfg: DictConfig | CfgNode, model: nn.Module) -> nn.Module:
     """A model that detects as the config's test-time options say; the model itself without any.
 
+    The models and views of MNC vote together on masks. Those of other R-CNNs are averaged, the
+    models within each view.
+
     Raises:
         ValueError: if the model has no way to join what it finds.
         FileNotFoundError: for a checkpoint that does not exist.
     """
     options = TestTimeOptions.of(cfg)
-    if not (options.checkpoints or options.short_sides or options.flip):
+    views = (options.short_sides, options.max_size, options.flip)
+    has_views = bool(options.short_sides or options.flip)
+    if not (options.checkpoints or has_views):
         return model
+    if getattr(model, "output_sem_seg", False):
+        raise ValueError("Test-time options join instances only: set model.output_sem_seg=False")
     models = [model]
     for path in options.checkpoints:
         models.append(deepcopy(model))
         load_weights(models[-1], path)
-    return VotingEnsemble(models, options.short_sides, options.max_size, options.flip).eval()
+    if isinstance(getattr(model, "roi_heads", None), MNCROIHeads):
+        return VotingEnsemble(models, *views).eval()
+    joined = RCNNEnsemble(models) if options.checkpoints else model
+    return (RCNNWithTestTimeAugmentation(joined, *views) if has_views else joined).eval()

@@ -3,5 +3,6 @@
 from .mask_voting import mask_voting
 from .roi_warp import ROIWarp, roi_warp
 from .roi_warp_pooler import ROIWarpPooler
+from .soft_nms import soft_nms
 
-__all__ = ["ROIWarp", "ROIWarpPooler", "mask_voting", "roi_warp"]
+__all__ = ["ROIWarp", "ROIWarpPooler", "mask_voting", "roi_warp", "soft_nms"]

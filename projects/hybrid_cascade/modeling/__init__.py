@@ -4,6 +4,7 @@ from .image_masks import ImageMasks
 from .mnc import MNCROIHeads
 from .mnc_mask_head import MNCMaskHead
 from .mnc_output_layers import MNCOutputLayers
+from .rcnn_ensemble import RCNNEnsemble
 from .res5_head import Res5Head
 from .rpn_with_box_gradients import RPNWithBoxGradients
 from .semantic_branch import SEMANTIC_BRANCH_REGISTRY, build_semantic_branch
@@ -14,6 +15,7 @@ from .semantic_rcnn import SemanticRCNN, check_semantic_features
 from .semantic_targets import SemanticTargets
 from .ssd import SSD, DefaultBoxes
 from .ssd_vgg import SSDVGG16
+from .test_time_augmentation import RCNNWithTestTimeAugmentation
 from .voting_ensemble import VotingEnsemble
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "MNCMaskHead",
     "MNCOutputLayers",
     "MNCROIHeads",
+    "RCNNEnsemble",
+    "RCNNWithTestTimeAugmentation",
     "RPNWithBoxGradients",
     "Res5Head",
     "SEMANTIC_BRANCH_REGISTRY",

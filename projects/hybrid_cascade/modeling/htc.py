@@ -23,9 +23,15 @@ from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from ..layers.soft_nms import METHODS as SOFT_NMS_METHODS
+from ..layers.soft_nms import soft_nms
 from .semantic_fusion_pooler import SemanticFusionPooler
 
 logger = logging.getLogger(__name__)
+
+# The NMS threshold and the number of boxes of Detectron2's box selection that suppress nothing. An
+# IoU may be rounded to slightly more than 1.
+KEEP_ALL = (2.0, -1)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -61,6 +67,9 @@ class HTCROIHeads(CascadeROIHeads):
         average_scores: bool = True,
         average_logits: bool = False,
         average_masks: bool = True,
+        soft_nms: str = "none",
+        soft_nms_sigma: float = 0.5,
+        soft_nms_score_thresh: float = 0.001,
         **kwargs,
     ):
         """
@@ -86,6 +95,11 @@ class HTCROIHeads(CascadeROIHeads):
             average_logits: average the logits of the classes instead, as MMDetection does.
             average_masks: as `average_scores`, for mask probabilities. (MMDetection 3 takes the
                 last.)
+            soft_nms: "linear" or "gaussian": overlapping boxes are suppressed by soft-NMS, see
+                `layers.soft_nms`, whose IoU threshold is the predictors' `test_nms_thresh`. "none":
+                by Detectron2's NMS. May be changed at any time.
+            soft_nms_sigma: of "gaussian".
+            soft_nms_score_thresh: boxes whose score decays to this or less are dropped.
             kwargs: the arguments of `CascadeROIHeads`, its `mask_head` excepted.
 
         Raises:
@@ -110,6 +124,12 @@ class HTCROIHeads(CascadeROIHeads):
             raise ValueError(f"test_stages={test_stages} is not in [1, {num_stages}]")
         if average_logits and not average_scores:
             raise ValueError("average_logits=True contradicts average_scores=False")
+        if soft_nms not in ("none", *SOFT_NMS_METHODS):
+            raise ValueError(f"soft_nms={soft_nms!r}: not 'none', 'linear' or 'gaussian'")
+        if soft_nms_sigma <= 0:
+            raise ValueError(f"soft_nms_sigma={soft_nms_sigma} is not positive")
+        if soft_nms_score_thresh < 0:
+            raise ValueError(f"soft_nms_score_thresh={soft_nms_score_thresh} is negative")
         self.mask_stages = mask_stages
         self.interleaved = interleaved
         self.semantic_fusion = semantic_fusion
@@ -119,6 +139,11 @@ class HTCROIHeads(CascadeROIHeads):
         self.average_scores = average_scores
         self.average_logits = average_logits
         self.average_masks = average_masks
+        self.soft_nms = soft_nms
+        self.soft_nms_sigma = soft_nms_sigma
+        self.soft_nms_score_thresh = soft_nms_score_thresh
+        # Soft-NMS is left to the caller while this is False.
+        self.soft_suppression_on = True
 
         if semantic_fusion in ("box", "both"):
             self.box_in_features = [*self.box_in_features, semantic_in_feature]
@@ -196,6 +221,9 @@ class HTCROIHeads(CascadeROIHeads):
             "average_scores": htc.AVERAGE_SCORES,
             "average_logits": htc.AVERAGE_LOGITS,
             "average_masks": htc.AVERAGE_MASKS,
+            "soft_nms": htc.SOFT_NMS,
+            "soft_nms_sigma": htc.SOFT_NMS_SIGMA,
+            "soft_nms_score_thresh": htc.SOFT_NMS_SCORE_THRESH,
         }
 
     @classmethod
@@ -331,25 +359,68 @@ class HTCROIHeads(CascadeROIHeads):
         return head.predictor(head.deconv_relu(head.deconv(x)))
 
     def _forward_box(self, features, proposals, targets=None):
-        """Detect at inference, as `CascadeROIHeads`, with the switches for stages and averaging."""
+        """Detect at inference, as `CascadeROIHeads`, with this class's switches."""
+        boxes, scores = self.predict_boxes_and_scores(features, proposals)
+        return self.select_boxes(boxes, scores, [p.image_size for p in proposals])
+
+    def predict_boxes_and_scores(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What the cascade makes of each proposal at inference, before any is suppressed.
+
+        Returns:
+            The boxes of the last stage, (R, 4) for each image, and the probabilities of the classes
+            and the background, (R, K + 1) for each image.
+        """
         stages = list(self._run_box_stages(features, proposals))
         predictor, _, proposals, boxes = stages[-1]
         if self.average_logits:
             logits = sum(predictions[0] for _, predictions, _, _ in stages) / len(stages)
-            scores = predictor.predict_probs((logits, None), proposals)
-        else:
-            scores_per_stage = [p.predict_probs(x, proposals) for p, x, _, _ in stages]
-            scores = scores_per_stage[-1]
-            if self.average_scores:
-                scores = [sum(s) / len(stages) for s in zip(*scores_per_stage, strict=True)]
+            return boxes, predictor.predict_probs((logits, None), proposals)
+        scores_per_stage = [p.predict_probs(x, proposals) for p, x, _, _ in stages]
+        if not self.average_scores:
+            return boxes, scores_per_stage[-1]
+        return boxes, [sum(s) / len(stages) for s in zip(*scores_per_stage, strict=True)]
+
+    @property
+    def final_predictor(self) -> FastRCNNOutputLayers:
+        """The predictor of the last stage that inference runs, whose test thresholds count."""
+        return self.box_predictor[(self.test_stages or self.num_cascade_stages) - 1]
+
+    def select_boxes(
+        self,
+        boxes: list[torch.Tensor],
+        scores: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """As Detectron2's `fast_rcnn_inference` with the test thresholds, or with soft-NMS."""
+        predictor = self.final_predictor
+        nms_thresh, topk = predictor.test_nms_thresh, predictor.test_topk_per_image
+        if self.soft_nms != "none":
+            nms_thresh, topk = KEEP_ALL
         instances, _ = fast_rcnn_inference(
-            boxes,
-            scores,
-            [p.image_size for p in proposals],
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
+            boxes, scores, image_sizes, predictor.test_score_thresh, nms_thresh, topk
         )
+        if self.soft_nms != "none" and self.soft_suppression_on:
+            instances = [self.suppress_softly(i) for i in instances]
+        return instances
+
+    def suppress_softly(self, instances: Instances) -> Instances:
+        """The best of the candidates of an image after soft-NMS, with their decayed scores."""
+        kept, scores = soft_nms(
+            instances.pred_boxes.tensor,
+            instances.scores,
+            instances.pred_classes,
+            self.soft_nms,
+            iou_threshold=self.final_predictor.test_nms_thresh,
+            sigma=self.soft_nms_sigma,
+            score_threshold=self.soft_nms_score_thresh,
+        )
+        topk = self.final_predictor.test_topk_per_image
+        if topk >= 0:
+            kept, scores = kept[:topk], scores[:topk]
+        instances = instances[kept]
+        instances.scores = scores
         return instances
 
     def _forward_mask(self, features, instances):

@@ -1,0 +1,131 @@
+import copy
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.modeling.roi_heads import CascadeROIHeads
+
+from hybrid_cascade.modeling import RCNNEnsemble, RCNNWithTestTimeAugmentation
+
+IMAGE = (64, 96)
+A, B = [10.0, 10.0, 30.0, 40.0], [50.0, 20.0, 80.0, 60.0]
+
+
+@pytest.fixture
+def image():
+    return {"image": torch.randint(0, 256, (3, *IMAGE), dtype=torch.uint8)}
+
+
+def detect(model, *inputs, **kwargs):
+    with torch.no_grad():
+        outputs = model.inference(list(inputs), **kwargs)
+    return [x["instances"] if isinstance(x, dict) else x for x in outputs]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected) > 0
+    assert torch.equal(found.pred_classes, expected.pred_classes)
+    torch.testing.assert_close(found.scores, expected.scores)
+    torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert found.has("pred_masks") == expected.has("pred_masks")
+    if expected.has("pred_masks"):
+        torch.testing.assert_close(found.pred_masks, expected.pred_masks)
+
+
+@pytest.mark.parametrize("name", ["htc_toy", "htc_without_semantic_toy", "mask_rcnn_toy"])
+def test_a_model_with_itself_detects_what_it_detects_alone(name, make_lively_rcnn, inputs):
+    model = make_lively_rcnn(name)
+    ensemble = RCNNEnsemble([model, copy.deepcopy(model)]).eval()
+    for raw in (True, False):
+        alone = detect(model, *inputs, do_postprocess=not raw)
+        together = detect(ensemble, *inputs, do_postprocess=not raw)
+        for found, expected in zip(together, alone, strict=True):
+            assert_same(found, expected)
+
+
+@pytest.mark.parametrize("name", ["htc_toy", "mask_rcnn_toy"])
+def test_without_masks_boxes_are_averaged(name, make_lively_rcnn, image):
+    model = make_lively_rcnn(name, masks=False)
+    [found], [alone] = detect(RCNNEnsemble([model] * 2).eval(), image), detect(model, image)
+    assert not found.has("pred_masks")
+    assert_same(found, alone)
+
+
+@pytest.mark.parametrize(
+    "name, shift",
+    # A delta of 1 moves by a tenth of the width at the first stage, then a 20th and a 30th.
+    [("mask_rcnn_toy", 0.1), ("htc_toy", 0.1 + 0.05 + 1 / 30)],
+)
+def test_scores_boxes_and_masks_are_averaged_on_the_proposals_of_all(
+    name, shift, make_constant_rcnn, image
+):
+    still = make_constant_rcnn(name, [A], score=0.8, mask_probability=0.9)
+    moving = make_constant_rcnn(name, [B], score=0.4, shift=1.0, mask_probability=0.3)
+    [found] = detect(RCNNEnsemble([still, moving]).eval(), image, do_postprocess=False)
+    assert found.pred_classes.tolist() == [0, 0]
+    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.6]))
+    torch.testing.assert_close(found.pred_masks, torch.full((2, 1, 28, 28), 0.6))
+    boxes = found.pred_boxes.tensor[found.pred_boxes.tensor[:, 0].argsort()]
+    half_a_move = shift / 2 * torch.tensor([[20.0, 0, 20, 0], [30, 0, 30, 0]])
+    torch.testing.assert_close(boxes, torch.tensor([A, B]) + half_a_move)
+
+
+def test_masks_of_given_boxes_are_averaged(make_lively_rcnn, image):
+    models = [make_lively_rcnn(seed=1), make_lively_rcnn(seed=2)]
+    [boxes] = detect(models[0], image, do_postprocess=False)
+    del boxes._fields["pred_masks"]
+
+    def masks(model):
+        given = copy.deepcopy(boxes)
+        return detect(model, image, detected_instances=[given], do_postprocess=False)[0].pred_masks
+
+    expected = (masks(models[0]) + masks(models[1])) / 2
+    torch.testing.assert_close(masks(RCNNEnsemble(models).eval()), expected)
+    assert not torch.allclose(masks(models[0]), masks(models[1]), atol=0.1)
+
+
+def test_the_suppression_is_the_first_models(make_constant_rcnn, image):
+    near = [A[0], A[1], A[2], A[3] - 5]  # IoU 5/6
+    models = [make_constant_rcnn("htc_toy", [A, near], score=0.5) for _ in range(2)]
+    models[0].roi_heads.soft_nms = "gaussian"
+    [found] = detect(RCNNEnsemble(models).eval(), image)
+    assert len(found) == 4  # each box of each model, the copies with their scores decayed
+    [found] = detect(RCNNEnsemble(models[::-1]).eval(), image)
+    assert len(found) == 1
+
+
+def test_the_views_of_an_ensemble_are_augmented(make_lively_rcnn, image):
+    model = make_lively_rcnn()
+    ensemble = RCNNEnsemble([model, copy.deepcopy(model)]).eval()
+    options = {"short_sides": [64, 80], "max_size": 200, "flip": True}
+    with torch.no_grad():
+        [found], [expected] = (
+            RCNNWithTestTimeAugmentation(m, **options)([image]) for m in (ensemble, model)
+        )
+    assert_same(found["instances"], expected["instances"])
+
+
+def test_no_proposals_give_no_detections(make_constant_rcnn, image):
+    for name in ("mask_rcnn_toy", "htc_toy"):
+        models = [make_constant_rcnn(name, [], score=0.5) for _ in range(2)]
+        [found] = detect(RCNNEnsemble(models).eval(), image)
+        assert len(found) == 0 and found.pred_masks.shape == (0, *IMAGE)
+
+
+def test_models_that_cannot_be_averaged_are_refused(tiny_config):
+    with pytest.raises(ValueError, match="MNCROIHeads"):
+        RCNNEnsemble([instantiate(tiny_config("mnc_toy"))])
+    with pytest.raises(ValueError, match="a Linear"):
+        RCNNEnsemble([torch.nn.Linear(1, 1)])
+    model = instantiate(tiny_config("mask_rcnn_toy"))
+    model.roi_heads.keypoint_on = True
+    with pytest.raises(ValueError, match="Keypoints"):
+        RCNNEnsemble([model])
+    model.roi_heads.keypoint_on = False
+    model.proposal_generator = None
+    with pytest.raises(ValueError, match="RPN"):
+        RCNNEnsemble([model])
+    model = instantiate(tiny_config("cascade_mask_rcnn_toy"))
+    model.roi_heads.__class__ = CascadeROIHeads
+    with pytest.raises(ValueError, match="with CascadeROIHeads"):
+        RCNNEnsemble([model])
