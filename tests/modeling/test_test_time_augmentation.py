@@ -25,7 +25,7 @@ def detect(model, x):
 def resize(image, side):
     pixels = image["image"].permute(1, 2, 0).numpy()
     pixels = T.ResizeShortestEdge(side).get_transform(pixels).apply_image(pixels)
-    return {"image": torch.as_tensor(pixels).permute(2, 0, 1), "height": 64, "width": WIDTH}
+    return {"image": torch.as_tensor(pixels.copy()).permute(2, 0, 1), "height": 64, "width": WIDTH}
 
 
 def assert_same(found, expected):
