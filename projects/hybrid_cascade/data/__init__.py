@@ -9,10 +9,12 @@ import os
 from .checks import DatasetError, check_dataset
 from .coco_json import register_coco_json
 from .coco_stuff import register_coco_stuff
+from .copy_paste import CopyPasteMapper
 from .sbd import prepare_sbd, register_sbd
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
 
 __all__ = [
+    "CopyPasteMapper",
     "DatasetError",
     "check_dataset",
     "draw_toy_scenes",

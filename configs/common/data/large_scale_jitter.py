@@ -1,0 +1,23 @@
+"""Large-scale jitter (arXiv 2012.07177): scales of 0.1 to 2 in a square of fixed size."""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
+
+
+def use_large_scale_jitter(dataloader: DictConfig, size: int = 1024) -> None:
+    """Train on crops of `size` x `size`, and test on images that fit into them.
+
+    Small images are padded: label maps with 255, which is ignored. An image's box is that of the
+    part of its mask that is left.
+    """
+    mapper = dataloader.train.mapper
+    mapper.augmentations = [
+        L(T.ResizeScale)(min_scale=0.1, max_scale=2.0, target_height=size, target_width=size),
+        L(T.FixedSizeCrop)(crop_size=(size, size), pad=True, seg_pad_value=255),
+        L(T.RandomFlip)(horizontal=True),
+    ]
+    mapper.recompute_boxes = True
+    dataloader.test.mapper.augmentations = [
+        L(T.ResizeShortestEdge)(short_edge_length=size, max_size=size)
+    ]
