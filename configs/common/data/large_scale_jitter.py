@@ -5,16 +5,20 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
 
-def use_large_scale_jitter(dataloader: DictConfig, size: int = 1024) -> None:
-    """Train on crops of `size` x `size`, and test on images that fit into them.
+def use_large_scale_jitter(dataloader: DictConfig, size: int = 1024, pad: bool = False) -> None:
+    """Train on crops of at most `size` x `size`, and test on images that fit into them.
 
-    Small images are padded: label maps with 255, which is ignored. An image's box is that of the
-    part of its mask that is left.
+    With `pad`, smaller images fill the square already before the batch: their label maps with 255,
+    which is ignored, and Copy-Paste then pastes into the padding too. It is not for data sets with
+    run-length encoded instances, such as SBD, whose masks Detectron2 pads with ones.
+
+    The box of an instance is that of the part of its mask that is left. Polygons are cropped with
+    shapely.
     """
     mapper = dataloader.train.mapper
     mapper.augmentations = [
         L(T.ResizeScale)(min_scale=0.1, max_scale=2.0, target_height=size, target_width=size),
-        L(T.FixedSizeCrop)(crop_size=(size, size), pad=True, seg_pad_value=255),
+        L(T.FixedSizeCrop)(crop_size=(size, size), pad=pad, seg_pad_value=255),
         L(T.RandomFlip)(horizontal=True),
     ]
     mapper.recompute_boxes = True
