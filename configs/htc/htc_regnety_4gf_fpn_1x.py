@@ -5,7 +5,7 @@ from .htc_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 use_regnet(model, "y")
 dataloader.train.mapper.image_format = model.input_format
-theirs = regnet_config("y")
-optimizer.weight_decay = theirs.optimizer.weight_decay
-train.init_checkpoint = theirs.train.init_checkpoint
+_theirs = regnet_config("y")
+optimizer.weight_decay = _theirs.optimizer.weight_decay
+train.init_checkpoint = _theirs.train.init_checkpoint
 train.cudnn_benchmark = True

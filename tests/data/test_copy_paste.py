@@ -87,6 +87,13 @@ def test_images_of_other_sizes_are_cropped_and_padded(scene, size, monkeypatch):
     assert torch.equal(out["sem_seg"] == 2, pasted)
 
 
+def test_boxes_wider_than_their_masks_end_with_the_image(scene, monkeypatch):
+    target, source = scene("t", 10, []), scene("s", 200, [(10, 0, 30, 20)], size=(40, 90))
+    source["annotations"][0]["bbox"] = [5, 0, 80, 20]
+    out = paste(target, source, 1, monkeypatch)
+    assert out["instances"].gt_boxes.tensor.tolist() == [[5, 0, 60, 20]]
+
+
 def test_pixels_from_an_image_without_a_label_map_are_ignored(scene, monkeypatch):
     target, source = scene("t", 10, [], label=1), scene("s", 200, [(0, 0, 10, 10)])
     out = paste(target, source, 1, monkeypatch)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
@@ -24,7 +25,8 @@ def jitter(record, scale, masks="bitmask", pad=False):
 
 
 def test_label_maps_are_padded_with_the_value_that_is_ignored(scene):
-    out, _ = jitter(scene("t", 10, [], label=7), scale=0.5, pad=True)
+    record = scene("t", 10, [(0, 0, 60, 20)], label=7, masks="bitmask")
+    out, _ = jitter(record, scale=0.5, pad=True)
     inside = torch.zeros(64, 64, dtype=torch.bool)
     inside[:21, :32] = True  # 40 x 60 fits into half of the square as 21 x 32
     assert torch.equal(out["sem_seg"], torch.where(inside, 7, 255))
@@ -47,6 +49,7 @@ def test_large_images_are_cropped_and_boxes_are_those_of_the_masks_that_are_left
     # them all, the second is cut or lost.
     record = scene("t", 10, [(0, 0, 60, 40), (0, 0, 8, 8)], label=7, masks=masks)
     numbers = set()
+    np.random.seed(0)
     for _ in range(12):
         out, test = jitter(record, scale=2.0, masks=masks)
         assert out["image"].shape == (3, 64, 64) and (out["image"] == 10).all()

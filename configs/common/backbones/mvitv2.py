@@ -13,9 +13,6 @@ _SIZES = {
     "S": dict(depth=16, last_block_indexes=[0, 2, 13, 15], drop_path_rate=0.3),
     "B": dict(depth=24, last_block_indexes=[1, 4, 20, 23], drop_path_rate=0.4),
 }
-MVITV2_WEIGHTS = {
-    size: f"detectron2://ImageNetPretrained/mvitv2/MViTv2_{size}_in1k.pyth" for size in _SIZES
-}
 
 
 def use_mvitv2(model: DictConfig, size: str) -> None:
@@ -29,6 +26,11 @@ def use_mvitv2(model: DictConfig, size: str) -> None:
         **_SIZES[size],
     )
     model.backbone.in_features = features
+
+
+def mvitv2_weights(size: str) -> str:
+    """Those of ImageNet-1K, downloaded by Detectron2."""
+    return f"detectron2://ImageNetPretrained/mvitv2/MViTv2_{size}_in1k.pyth"
 
 
 def mvitv2_optimizer() -> DictConfig:

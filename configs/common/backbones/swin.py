@@ -13,12 +13,11 @@ _SIZES = {
     "L": dict(embed_dim=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48], drop_path_rate=0.3),
 }
 _RELEASE = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
-# On ImageNet-1K for T and S, on ImageNet-22K for B and L; windows of 7.
-SWIN_WEIGHTS = {
-    "T": f"{_RELEASE}/swin_tiny_patch4_window7_224.pth?matching_heuristics=True",
-    "S": f"{_RELEASE}/swin_small_patch4_window7_224.pth?matching_heuristics=True",
-    "B": f"{_RELEASE}/swin_base_patch4_window7_224_22k.pth?matching_heuristics=True",
-    "L": f"{_RELEASE}/swin_large_patch4_window7_224_22k.pth?matching_heuristics=True",
+_WEIGHTS = {
+    "T": "swin_tiny_patch4_window7_224",
+    "S": "swin_small_patch4_window7_224",
+    "B": "swin_base_patch4_window7_224_22k",
+    "L": "swin_large_patch4_window7_224_22k",
 }
 
 
@@ -26,6 +25,11 @@ def use_swin(model: DictConfig, size: str) -> None:
     """Put Swin-`size`, of "T", "S", "B" and "L", under the FPN of `model`."""
     model.backbone.bottom_up = L(SwinTransformer)(**_SIZES[size])
     model.backbone.in_features = ["p0", "p1", "p2", "p3"]
+
+
+def swin_weights(size: str) -> str:
+    """Where Swin's authors have them: of ImageNet-1K for T and S, ImageNet-22K for B and L."""
+    return f"{_RELEASE}/{_WEIGHTS[size]}.pth?matching_heuristics=True"
 
 
 def swin_optimizer() -> DictConfig:

@@ -14,10 +14,7 @@ _SIZES = {
     "L": dict(embed_dim=1024, depth=24, num_heads=16, drop_path_rate=0.4),
 }
 _LAYER_DECAY = {"B": 0.7, "L": 0.8}
-VITDET_WEIGHTS = {
-    "B": "detectron2://ImageNetPretrained/MAE/mae_pretrain_vit_base.pth?matching_heuristics=True",
-    "L": "detectron2://ImageNetPretrained/MAE/mae_pretrain_vit_large.pth?matching_heuristics=True",
-}
+_WEIGHTS = {"B": "mae_pretrain_vit_base", "L": "mae_pretrain_vit_large"}
 
 
 def use_vitdet(model: DictConfig, size: str) -> None:
@@ -36,6 +33,12 @@ def use_vitdet(model: DictConfig, size: str) -> None:
     use_4conv1fc_box_heads(model, norm="LN")
     for head in model.roi_heads.mask_heads:
         head.conv_norm = "LN"
+
+
+def vitdet_weights(size: str) -> str:
+    """Those of masked autoencoders (MAE) on ImageNet-1K, downloaded by Detectron2."""
+    folder = "detectron2://ImageNetPretrained/MAE"
+    return f"{folder}/{_WEIGHTS[size]}.pth?matching_heuristics=True"
 
 
 def vitdet_optimizer(size: str) -> DictConfig:

@@ -128,6 +128,7 @@ def _resize_canvas(instances: Instances, height: int, width: int) -> Instances:
     # Instances and BitMasks know no other size; a field that is replaced is not checked for it.
     masks = instances.gt_masks.tensor
     moved.gt_masks = BitMasks(_fit(masks, height, width, 0))
+    moved.gt_boxes.clip((height, width))  # an annotated box can be wider than its mask
     return _shrink(moved, masks.flatten(1).sum(1))
 
 
