@@ -1,4 +1,6 @@
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -19,6 +21,16 @@ RUNNABLE = sorted(
     for path in CONFIGS.rglob("*.*")
     if path.suffix in (".py", ".yaml") and "common" not in path.parts and "base_" not in path.name
 )
+# Channels of the first stage, blocks.
+TRANSFORMERS = {
+    "swin_t": (96, 12),
+    "swin_s": (96, 24),
+    "swin_b": (128, 24),
+    "swin_l": (192, 24),
+    "vitdet_b": (768, 12),
+    "vitdet_l": (1024, 24),
+    "mvitv2_t": (96, 10),
+}
 WITH_YAML = [
     "htc/htc_r50_fpn_1x",
     "htc/htc_r50_fpn_20e",
@@ -32,7 +44,8 @@ def test_every_config_loads_and_builds_what_its_name_says(path):
     cfg = load_config(str(CONFIGS / path))
     if path.endswith(".yaml"):
         return  # built below, beside its LazyConfig
-    with torch.device("meta"):  # shapes without memory
+    # Shapes without memory; transformers read the numbers of their stochastic depth.
+    with torch.device("meta"), patch("torch.linspace", partial(torch.linspace, device="cpu")):
         model = instantiate(cfg.model)
     name = path.rpartition("/")[2]
     has_pyramid = "sfpn" in name
@@ -47,6 +60,12 @@ def test_every_config_loads_and_builds_what_its_name_says(path):
     if "x101" in name:
         groups = int(name.split("_")[2 if name.startswith("htc") else 4].split("x")[0])
         assert model.backbone.bottom_up.res2[0].conv2.groups == groups
+    for backbone, (width, blocks) in TRANSFORMERS.items():
+        if backbone in name:
+            body = getattr(model.backbone, "bottom_up", None) or model.backbone.net
+            assert body.patch_embed.proj.out_channels == width
+            stages = getattr(body, "layers", [body])
+            assert sum(len(stage.blocks) for stage in stages) == blocks
 
 
 @pytest.mark.parametrize("path", WITH_YAML)

@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN, ResNeXt-101-64x4d-FPN, 20 epochs."""
 
-from ..common.models.resnext101 import resnext101_stages
+from ..common.backbones.resnet import resnet_stages
 from .cascade_mask_rcnn_r101_fpn_20e import dataloader, lr_multiplier, model, optimizer, train
 
-model.backbone.bottom_up.stages = resnext101_stages(num_groups=64, width_per_group=4)
+model.backbone.bottom_up.stages = resnet_stages(101, num_groups=64, width_per_group=4)
 train.init_checkpoint = "pretrained/resnext101_64x4d.pth"  # see docs/configs.md

@@ -67,6 +67,11 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     # build_vgg16_backbone; MODEL.BACKBONE.FREEZE_AT counts its blocks
     cfg.MODEL.VGG = CfgNode()
     cfg.MODEL.VGG.OUT_FEATURES = ["conv5_3"]
+    # build_timm_fpn_backbone; MODEL.FPN.IN_FEATURES are res2 to res5
+    cfg.MODEL.TIMM = CfgNode()
+    cfg.MODEL.TIMM.NAME = "convnext_tiny"
+    cfg.MODEL.TIMM.CHECKPOINT_PATH = ""  # weights of the whole model; "": start fresh
+    cfg.MODEL.TIMM.FREEZE_NORM = False
 
     # SSD; detections of an image are TEST.DETECTIONS_PER_IMAGE. INPUT.MIN_SIZE_TRAIN and
     # MIN_SIZE_TEST should be 0: the model resizes.

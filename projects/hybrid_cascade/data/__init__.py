@@ -10,12 +10,14 @@ from .box_aware_mapper import BoxAwareMapper
 from .checks import DatasetError, check_dataset
 from .coco_json import register_coco_json
 from .coco_stuff import register_coco_stuff
+from .copy_paste import CopyPasteMapper
 from .sbd import prepare_sbd, register_sbd
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
 from .zoom_out import ZoomOut
 
 __all__ = [
     "BoxAwareMapper",
+    "CopyPasteMapper",
     "DatasetError",
     "ZoomOut",
     "check_dataset",

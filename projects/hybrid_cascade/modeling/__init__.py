@@ -1,4 +1,4 @@
-from .backbones import VGG16, ZF, SeparateBackbones
+from .backbones import VGG16, ZF, SeparateBackbones, TimmBackbone
 from .htc import HTCROIHeads
 from .image_masks import ImageMasks
 from .mnc import MNCROIHeads
@@ -39,6 +39,7 @@ __all__ = [
     "SemanticTargets",
     "VotingEnsemble",
     "SeparateBackbones",
+    "TimmBackbone",
     "VGG16",
     "ZF",
     "build_semantic_branch",

@@ -1,7 +1,16 @@
 """Backbones that Detectron2 lacks."""
 
 from .separate import SeparateBackbones
+from .timm_features import TimmBackbone, build_timm_fpn_backbone
 from .vgg import VGG16, build_vgg16_backbone
 from .zf import ZF, build_zf_backbone
 
-__all__ = ["SeparateBackbones", "VGG16", "ZF", "build_vgg16_backbone", "build_zf_backbone"]
+__all__ = [
+    "SeparateBackbones",
+    "TimmBackbone",
+    "VGG16",
+    "ZF",
+    "build_timm_fpn_backbone",
+    "build_vgg16_backbone",
+    "build_zf_backbone",
+]

@@ -1,0 +1,13 @@
+"""Simple Copy-Paste (arXiv 2012.07177) for any of the data loaders."""
+
+from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
+
+from hybrid_cascade.data import CopyPasteMapper
+
+
+def use_copy_paste(dataloader: DictConfig) -> None:
+    """Paste instances of other images of the training set, mapped alike, into each image."""
+    train = dataloader.train
+    train.mapper = L(CopyPasteMapper)(mapper=train.mapper, dataset="${..dataset}")
+    dataloader.test.mapper.image_format = "${...train.mapper.mapper.image_format}"

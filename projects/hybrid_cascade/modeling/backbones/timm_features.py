@@ -1,0 +1,101 @@
+"""Backbones of timm (https://github.com/huggingface/pytorch-image-models).
+
+Shapes: N images of H x W pixels; C_s channels of the feature with stride s.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+
+class TimmBackbone(Backbone):
+    """The feature maps of a model of timm, named by their strides as those of a ResNet.
+
+    "res2" has stride 4, "res5" has stride 32. The model is `net`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        out_indices: Sequence[int] | None = None,
+        checkpoint_path: str = "",
+        freeze_norm: bool = False,
+        **options,
+    ):
+        """
+        Args:
+            name: of a model of timm that gives features, such as "convnext_tiny".
+            out_indices: of timm's features; layers behind the last are not built. Default: all.
+            checkpoint_path: a file with weights of the whole model as timm has them.
+            freeze_norm: freeze the batch norms, which small batches would upset.
+            options: of `timm.create_model`, such as `drop_path_rate=0.2`, or `pretrained=True`,
+                which downloads weights.
+
+        Raises:
+            ImportError: without timm.
+            ValueError: for an unknown name (names near ones), or features that are no pyramid.
+        """
+        super().__init__()
+        try:
+            import timm
+            from timm.layers import freeze_batch_norm_2d
+        except ImportError as error:
+            raise ImportError(f"The backbone {name!r} needs timm: pip install timm") from error
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name, timm.list_models(), n=5)
+            raise ValueError(
+                f"timm {timm.__version__} has no model {name!r}"
+                + (f"; near: {', '.join(near)}" if near else "; timm.list_models() lists them")
+            )
+        if checkpoint_path:
+            # Not timm's own `checkpoint_path`, which wants the names of a model without its head.
+            options.update(pretrained=True, pretrained_cfg_overlay={"file": checkpoint_path})
+        if out_indices is not None:
+            options["out_indices"] = tuple(out_indices)
+        self.net = timm.create_model(name, features_only=True, **options)
+        if freeze_norm:
+            self.net = freeze_batch_norm_2d(self.net)
+        strides, channels = self.net.feature_info.reduction(), self.net.feature_info.channels()
+        levels = [math.log2(stride) for stride in strides]
+        if len(set(levels)) < len(levels) or not all(level.is_integer() for level in levels):
+            raise ValueError(
+                f"The features of {name} have strides {strides}, which is no pyramid. Choose one "
+                "with out_indices, e.g. [-1], and put a SimpleFeaturePyramid on it; its stride "
+                "must be a power of two."
+            )
+        self._out_features = [f"res{int(level)}" for level in levels]
+        self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
+        self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
+        self._channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """From images (N, 3, H, W) to maps (N, C_s, H / s, W / s)."""
+        maps = self.net(x)
+        if self._channels_last:
+            maps = [map_.permute(0, 3, 1, 2).contiguous() for map_ in maps]
+        return dict(zip(self._out_features, maps, strict=True))
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """An FPN on `TimmBackbone`, from MODEL.TIMM and MODEL.FPN."""
+    timm, fpn = cfg.MODEL.TIMM, cfg.MODEL.FPN
+    return FPN(
+        bottom_up=TimmBackbone(
+            timm.NAME,
+            checkpoint_path=timm.CHECKPOINT_PATH,
+            freeze_norm=timm.FREEZE_NORM,
+            in_chans=input_shape.channels,
+        ),
+        in_features=fpn.IN_FEATURES,
+        out_channels=fpn.OUT_CHANNELS,
+        norm=fpn.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=fpn.FUSE_TYPE,
+    )

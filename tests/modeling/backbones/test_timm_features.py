@@ -1,0 +1,102 @@
+import sys
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_backbone
+from torch import nn
+
+from hybrid_cascade import add_hybrid_cascade_config
+from hybrid_cascade.modeling import TimmBackbone
+
+timm = pytest.importorskip("timm")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "features"),
+    [
+        ("resnet10t", {}, {"res1": 2, "res2": 4, "res3": 8, "res4": 16, "res5": 32}),
+        ("convnext_atto", {}, {"res2": 4, "res3": 8, "res4": 16, "res5": 32}),
+        ("convnext_atto", {"out_indices": [1, 2]}, {"res3": 8, "res4": 16}),
+        # A model whose maps have their channels last.
+        (
+            "swin_tiny_patch4_window7_224",
+            {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "img_size": 64},
+            {"res2": 4, "res3": 8, "res4": 16, "res5": 32},
+        ),
+    ],
+)
+def test_features_have_the_names_and_shapes_of_a_resnets(name, options, features):
+    backbone = TimmBackbone(name, **options)
+    shapes = backbone.output_shape()
+    assert {feature: shape.stride for feature, shape in shapes.items()} == features
+    maps = backbone(torch.rand(2, 3, 64, 64))
+    assert list(maps) == list(features)
+    for feature, shape in shapes.items():
+        side = 64 // shape.stride
+        assert maps[feature].shape == (2, shape.channels, side, side)
+
+
+def test_layers_behind_the_last_feature_are_not_built():
+    few, all_ = TimmBackbone("resnet10t", out_indices=[2]), TimmBackbone("resnet10t")
+    assert len(list(few.parameters())) < len(list(all_.parameters()))
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_the_classifier_fills_all_layers(tmp_path):
+    classifier = timm.create_model("resnet10t").eval()
+    for p in classifier.parameters():
+        nn.init.normal_(p, std=0.1)
+    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
+    backbone = TimmBackbone("resnet10t", checkpoint_path=str(tmp_path / "weights.pth")).eval()
+    image = torch.rand(1, 3, 64, 64)
+    expected = classifier.forward_features(image)
+    assert expected.std() > 0
+    torch.testing.assert_close(backbone(image)["res5"], expected)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+def test_frozen_norms_stay_as_they_are_in_training(name):
+    for freeze_norm in (False, True):
+        backbone = TimmBackbone(name, freeze_norm=freeze_norm).train()
+        before = {n: b.clone() for n, b in backbone.named_buffers() if n.endswith("running_mean")}
+        backbone(torch.rand(2, 3, 64, 64))
+        after = dict(backbone.named_buffers())
+        assert before and all(torch.equal(after[n], b) for n, b in before.items()) == freeze_norm
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_near():
+    with pytest.raises(ValueError, match="no model 'convnext_tinny'; near: .*convnext_tiny"):
+        TimmBackbone("convnext_tinny")
+
+
+def test_features_of_one_stride_are_no_pyramid_but_one_of_them_can_be_chosen():
+    size = {"embed_dim": 12, "depth": 3, "num_heads": 1, "img_size": 64}
+    with pytest.raises(ValueError, match=r"strides \[16, 16, 16\].*out_indices"):
+        TimmBackbone("vit_tiny_patch16_224", **size)
+    backbone = TimmBackbone("vit_tiny_patch16_224", out_indices=[-1], **size)
+    assert backbone.output_shape() == {"res4": ShapeSpec(channels=12, stride=16)}
+    assert backbone(torch.rand(1, 3, 64, 64))["res4"].shape == (1, 12, 4, 4)
+
+
+def test_without_timm_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match="'resnet10t' needs timm: pip install timm"):
+        TimmBackbone("resnet10t")
+
+
+def test_a_config_builds_it_under_an_fpn():
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+    cfg.MODEL.TIMM.NAME = "resnet10t"
+    cfg.MODEL.TIMM.FREEZE_NORM = True
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 8
+    backbone = build_backbone(cfg)
+    maps = backbone(torch.rand(1, 3, 64, 96))
+    assert [tuple(maps[f"p{level}"].shape) for level in range(2, 7)] == [
+        (1, 8, -(-64 // 2**level), -(-96 // 2**level)) for level in range(2, 7)
+    ]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
