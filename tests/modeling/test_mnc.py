@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
@@ -716,6 +717,22 @@ def test_mixed_precision_trains_and_infers(storage, make_ground_truth, global_co
                 heads.test_output = output
                 found = heads.eval()(None, half, make_proposals(targets))[0]
                 assert all(len(f) and f.pred_boxes.tensor.dtype == torch.float32 for f in found)
+
+
+def test_the_toy_model_trains_and_infers_in_mixed_precision(tiny_config, inputs, storage):
+    config = tiny_config("mnc_toy")
+    config.vis_period = 1  # draws the proposals
+    model = instantiate(config)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model.train()(inputs)
+        sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found = model.eval()([{k: v for k, v in x.items() if k != "instances"} for x in inputs])
+    for output, x in zip(found, inputs, strict=True):
+        masks = output["instances"].pred_masks
+        assert len(masks) and masks.shape[1:] == (x["height"], x["width"])
 
 
 def test_the_box_of_the_whole_image_is_exact_in_half_precision(make_ground_truth):
