@@ -122,10 +122,10 @@ def test_lazy_config_and_yaml_build_the_same_mnc(inputs):
     assert len(ours) == len(theirs) > 0
     for field in ("scores", "pred_classes", "pred_masks"):
         assert torch.equal(ours.get(field), theirs.get(field))
-    for part in ("roi_heads", "proposal_generator"):
+    for name in ("roi_heads", "roi_heads.predictor", "proposal_generator"):
         settings = [
-            {k: v for k, v in vars(getattr(m, part)).items() if isinstance(v, (int, float, str))}
-            for m in (lazy, yaml)
+            {k: v for k, v in vars(part).items() if isinstance(v, (int, float, str))}
+            for part in (lazy.get_submodule(name), yaml.get_submodule(name))
         ]
         assert settings[0] == settings[1]
     assert lazy_cfg.train.max_iter == yaml_cfg.SOLVER.MAX_ITER

@@ -155,6 +155,23 @@ def test_mnc_trains_through_boxes_unless_told_otherwise():
     assert not instantiate(config).proposal_generator.box_gradients
 
 
+def test_overrides_of_mncs_heads_reach_all_that_they_concern():
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    config.roi_heads.box_predictor.test_topk_per_image = 17
+    config.roi_heads.box_predictor.smooth_l1_beta = 1.0
+    use_mnc_heads(config)
+    model = instantiate(config)
+    assert model.proposal_generator.max_box_gradient == model.roi_heads.max_box_gradient == 1 / 512
+    assert model.roi_heads.predictor.test_topk_per_image == 17
+    assert model.roi_heads.predictor.smooth_l1_beta == 1.0
+    config.roi_heads.max_box_gradient = None
+    config.roi_heads.num_classes = 5
+    model = instantiate(config)
+    assert model.proposal_generator.max_box_gradient is model.roi_heads.max_box_gradient is None
+    assert model.roi_heads.predictor.cls_score.out_features == 6
+    assert model.roi_heads.predictor.bbox_pred.out_features == 20
+
+
 def test_mnc_replaces_no_cascade():
     config = get_config("common/models/cascade_rcnn.py").model
     with pytest.raises(ValueError, match="CascadeROIHeads"):

@@ -160,7 +160,8 @@ def _set_semantic_branch(
 def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
     """Replace `model.roi_heads` by `MNCROIHeads` and the RPN by `RPNWithBoxGradients`, in place.
 
-    The box head of the model becomes the form of both pathways, each with its own weights.
+    The box head of the model becomes the form of both pathways, each with its own weights. Its
+    predictor gets the two classifiers and a score threshold of 0.001, and stays as it is otherwise.
 
     Args:
         model: the config of a `GeneralizedRCNN` with `StandardROIHeads` (Faster and Mask R-CNN),
@@ -192,7 +193,15 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
         )
     side *= pathway_pool
     model.proposal_generator.update(
-        _target_=RPNWithBoxGradients, box_gradients="${..roi_heads.end_to_end}"
+        _target_=RPNWithBoxGradients,
+        box_gradients="${..roi_heads.end_to_end}",
+        max_box_gradient="${..roi_heads.max_box_gradient}",
+    )
+    predictor.update(
+        _target_=MNCOutputLayers,
+        input_shape=ShapeSpec(channels=2 * features),
+        num_classes="${..num_classes}",
+        test_score_thresh=1e-3,
     )
     model.roi_heads = L(MNCROIHeads)(
         num_classes=heads.num_classes,
@@ -205,14 +214,10 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
         ),
         masked_head=head,
         box_head=deepcopy(head),
-        predictor=L(MNCOutputLayers)(
-            input_shape=ShapeSpec(channels=2 * features),
-            box2box_transform=predictor.box2box_transform,
-            num_classes="${..num_classes}",
-            test_score_thresh=1e-3,
-        ),
+        predictor=predictor,
         num_stages=num_stages,
         end_to_end=True,
+        max_box_gradient=1 / 512,
         pathway_pool=pathway_pool,
     )
 

@@ -1,6 +1,6 @@
 import torch
 
-from hybrid_cascade.modeling.limit_gradient import limit_gradient
+from hybrid_cascade.modeling.limit_gradient import limit_gradient, watch_loss_scale
 
 
 def test_values_stay_and_gradients_are_clamped_to_the_bound_of_an_image():
@@ -23,3 +23,17 @@ def test_none_is_no_limit_and_tensors_without_gradient_pass():
     assert x.grad.item() == 10
     constant = torch.ones(2)
     assert limit_gradient(constant, 0.5, 1) is constant
+
+
+def test_the_bound_is_that_of_losses_that_are_not_scaled():
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    limited = limit_gradient(x, 1.0, 1)
+    losses = [limited[0] * 100, limited[1] * 0.5, limited.sum()]
+    for loss in losses:
+        watch_loss_scale(loss)
+    (8 * losses[0] + 8 * losses[1] + 0 * losses[2]).backward()
+    assert x.grad.tolist() == [8.0, 4.0]
+    # The next forward pass starts anew.
+    x.grad = None
+    (limit_gradient(x, 1.0, 1) * 100).sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0]

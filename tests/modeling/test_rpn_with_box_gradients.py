@@ -29,6 +29,7 @@ def make_rpn(cls=RPNWithBoxGradients, **arguments):
         pre_nms_topk=(40, 30),
         post_nms_topk=(12, 10),
         nms_thresh=0.7,
+        min_box_size=14,
         **arguments,
     )
     for parameter in rpn.parameters():
@@ -59,6 +60,7 @@ def test_proposals_and_losses_are_those_of_rpn(storage, training):
         assert torch.equal(found.objectness_logits, right.objectness_logits)
     assert losses == expected_losses
     assert all(p.proposal_boxes.tensor.requires_grad is training for p in proposals)
+    assert not any(p.objectness_logits.requires_grad for p in proposals)
 
 
 def test_losses_of_later_stages_reach_the_deltas_and_not_the_objectness(storage):

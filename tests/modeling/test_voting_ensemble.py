@@ -95,6 +95,20 @@ def test_views_are_scaled_back_to_the_output(model, image):
     assert not torch.equal(two.scores, found.scores)
 
 
+def test_detections_have_the_size_that_is_asked_for(model, image):
+    [found] = detect(VotingEnsemble([model]), {**image, "height": 32, "width": 60})
+    assert found.image_size == (32, 60) and found.pred_masks.shape[1:] == (32, 60)
+    assert found.pred_boxes.tensor[:, 2].max() <= 60 and found.pred_boxes.tensor[:, 3].max() <= 32
+
+
+def test_the_first_model_sets_the_thresholds_and_nothing_has_gradients(model, image):
+    other = copy.deepcopy(model)
+    model.roi_heads.predictor.test_topk_per_image = 2
+    [output] = VotingEnsemble([model, other])([image])
+    assert 0 < len(output["instances"]) <= 2
+    assert not output["instances"].scores.requires_grad
+
+
 def test_mirrored_views_find_the_same_in_the_mirror(model, image):
     ensemble = VotingEnsemble([model], flip=True)
     [found] = detect(ensemble, image)
@@ -119,6 +133,13 @@ def test_candidates_move_with_their_view():
     assert moved.masks.tolist() == [[[1.0, 0.0], [1.0, 0.0]]]
     assert moved.class_boxes.tolist() == [[15.0, 4.0, 27.0, 16.0, 0.0, 0.0, 30.0, 40.0]]
     assert moved.stage == 3 and torch.equal(moved.scores, candidates.scores)
+
+
+def test_models_of_other_classes_are_refused(model):
+    other = copy.deepcopy(model)
+    other.roi_heads.num_classes = 7
+    with pytest.raises(ValueError, match="same classes"):
+        VotingEnsemble([model, other])
 
 
 def test_models_without_mnc_heads_are_refused(tiny_config):

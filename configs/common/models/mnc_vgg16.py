@@ -31,4 +31,5 @@ heads.box_in_features = ["conv5_3"]
 heads.box_pooler.scales = [1 / 16]
 heads.box_head.input_shape = ShapeSpec(channels=512, height=7, width=7)
 heads.box_head.fc_dims = [4096, 4096]
+heads.box_predictor.smooth_l1_beta = 1.0  # as in Fast R-CNN
 use_mnc_heads(model)

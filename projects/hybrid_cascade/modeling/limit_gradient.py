@@ -1,6 +1,28 @@
 """Keep the gradients of box deltas within bounds, and their values as they are."""
 
+import torch
 from torch import Tensor
+
+
+class _LossScale:
+    """What the backward pass multiplies losses by, as far as it has come."""
+
+    value: Tensor | None = None
+
+    @classmethod
+    def see(cls, gradient: Tensor) -> None:
+        # One of several losses may have a weight of 0.
+        cls.value = gradient if cls.value is None else torch.maximum(cls.value, gradient)
+
+
+def watch_loss_scale(loss: Tensor) -> None:
+    """Let the limits of `limit_gradient` scale as the backward pass scales this loss.
+
+    In mixed precision a `torch.amp.GradScaler` multiplies losses by some thousands, and divides
+    their gradients by that before the step. Limits that ignore it would leave nothing of them.
+    """
+    if loss.requires_grad:
+        loss.register_hook(_LossScale.see)
 
 
 def limit_gradient(deltas: Tensor, bound: float | None, num_images: int) -> Tensor:
@@ -13,12 +35,18 @@ def limit_gradient(deltas: Tensor, bound: float | None, num_images: int) -> Tens
 
     Args:
         deltas: of any shape.
-        bound: positive, for a batch of one image; None for no limit.
+        bound: positive, for a batch of one image and losses that are not scaled; None for no limit.
         num_images: of the batch.
     """
     if bound is None or not deltas.requires_grad:
         return deltas
+    _LossScale.value = None  # until a loss of this forward pass says otherwise
     bound = bound / num_images
+
+    def clamp(gradient: Tensor) -> Tensor:
+        limit = bound if _LossScale.value is None else bound * _LossScale.value
+        return gradient.clamp(-limit, limit)
+
     deltas = deltas.view_as(deltas)  # the hook must not see the gradients of its other uses
-    deltas.register_hook(lambda gradient: gradient.clamp(-bound, bound))
+    deltas.register_hook(clamp)
     return deltas

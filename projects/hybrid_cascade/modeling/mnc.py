@@ -19,14 +19,14 @@ from detectron2.modeling.roi_heads import (
     select_foreground_proposals,
 )
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
-from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, pairwise_iou
+from detectron2.structures import BitMasks, Boxes, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers import ROIWarpPooler, mask_voting
 from .image_masks import ImageMasks
-from .limit_gradient import limit_gradient
+from .limit_gradient import limit_gradient, watch_loss_scale
 from .mnc_mask_head import MNCMaskHead
 from .mnc_output_layers import MNCOutputLayers
 
@@ -287,15 +287,19 @@ class MNCROIHeads(ROIHeads):
     def _train(
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        if self.end_to_end and not all(p.proposal_boxes.tensor.requires_grad for p in proposals):
+        have_gradients = all(p.proposal_boxes.tensor.requires_grad for p in proposals)
+        # Without gradients at all, the losses are to be looked at, say of a validation set.
+        if self.end_to_end and torch.is_grad_enabled() and not have_gradients:
             raise ValueError(
                 "end_to_end=True trains through the boxes, but the proposals have no gradients. Use"
                 " RPNWithBoxGradients with box_gradients=True as the proposal generator, or set"
                 " end_to_end=False."
             )
         image_sizes = [p.image_size for p in proposals]
-        areas = [mask_areas(t.gt_masks) if len(t) else None for t in targets]
+        areas = [mask_areas(t) if len(t) else None for t in targets]
         boxes = [self._sample(p.proposal_boxes, t) for p, t in zip(proposals, targets, strict=True)]
+        for p in proposals:  # `GeneralizedRCNN` draws them (vis_period)
+            p.proposal_boxes = Boxes(p.proposal_boxes.tensor.detach())
         losses = {}
         for stage in range(2, self.num_stages, 2):
             if stage > 2:
@@ -310,6 +314,8 @@ class MNCROIHeads(ROIHeads):
                 category_losses = self.predictor.losses(predictions, instances, mask_classes)
             losses[f"loss_mask_stage{stage - 1}"] = loss_mask * self.mask_loss_weight
             losses.update({f"{k}_stage{stage}": v for k, v in category_losses.items()})
+        for loss in losses.values():
+            watch_loss_scale(loss)
         return instances, losses
 
     def _run_stages(
@@ -330,8 +336,11 @@ class MNCROIHeads(ROIHeads):
             self.box_head(F.max_pool2d(x, self.pathway_pool)),
         ]
         if self.global_context:
-            whole = [x.new_tensor([[0, 0, width, height]]) for height, width in image_sizes]
-            whole = self.pooler(maps, [Boxes(b) for b in whole])
+            whole = [
+                Boxes(b.tensor.new_tensor([[0, 0, width, height]]))
+                for b, (height, width) in zip(boxes, image_sizes, strict=True)
+            ]
+            whole = self.pooler(maps, whole)
             context = self.box_head(F.max_pool2d(whole, self.pathway_pool))
             counts = torch.tensor([len(b) for b in boxes], device=x.device)
             pathways.append(context.repeat_interleave(counts, dim=0))
@@ -424,6 +433,7 @@ class MNCROIHeads(ROIHeads):
             intersection = (found & masks).sum(dim=(1, 2)) * boxes / side**2
             union = found.sum(dim=(1, 2)) * boxes / side**2 + whole - intersection
             [threshold] = self.proposal_matcher.thresholds[1:-1]
+            union = union.clamp(min=1e-6)  # two masks without a pixel are not alike
             good = intersection >= threshold * union
             mask_classes[selection] = classes[selection].where(
                 good, torch.full_like(classes[selection], self.num_classes)
@@ -443,8 +453,19 @@ def append_ground_truth(boxes: Boxes, targets: Instances) -> Boxes:
     return Boxes(torch.cat([boxes.tensor, targets.gt_boxes.tensor.to(boxes.tensor)]))
 
 
-def mask_areas(masks: BitMasks | PolygonMasks) -> Tensor:
-    """Areas (G,) in pixels of the image."""
+def mask_areas(targets: Instances) -> Tensor:
+    """Areas (G,) of the masks of an image's ground truth, in pixels.
+
+    Raises:
+        ValueError: if it has no masks.
+    """
+    if not targets.has("gt_masks"):
+        raise ValueError(
+            "MNC trains on instance masks, and these have none (no gt_masks). Use data with a"
+            " segmentation in each annotation, and let the mapper read it: MODEL.MASK_ON True, or"
+            " dataloader.train.mapper.use_instance_mask=True"
+        )
+    masks = targets.gt_masks
     if isinstance(masks, BitMasks):
         return masks.tensor.sum(dim=(1, 2)).float()
-    return masks.area().float()
+    return masks.area().float().to(targets.gt_boxes.device)  # polygons are on the CPU

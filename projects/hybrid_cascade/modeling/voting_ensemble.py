@@ -33,12 +33,15 @@ class VotingEnsemble(nn.Module):
             flip: look at the mirrored views, too.
 
         Raises:
-            ValueError: for models with other heads.
+            ValueError: for models with other heads, or different numbers of classes.
         """
         super().__init__()
         for model in models:
             if not isinstance(getattr(model, "roi_heads", None), MNCROIHeads):
                 raise ValueError("VotingEnsemble joins models with MNCROIHeads only")
+        classes = [model.roi_heads.num_classes for model in models]
+        if len(set(classes)) != 1:
+            raise ValueError(f"VotingEnsemble joins models of the same classes, not of {classes}")
         self.models = nn.ModuleList(models)
         self.resizes = [T.ResizeShortestEdge(side, max_size) for side in short_sides]
         self.flips = (False, True) if flip else (False,)
