@@ -14,6 +14,7 @@ from .htc_swin_t_fpn_3x import dataloader, lr_multiplier, model, optimizer, trai
 use_swin(model, "L")
 use_4conv1fc_box_heads(model, norm="SyncBN")
 use_giou_loss(model, weight=10.0)
+model.roi_heads.soft_nms = "linear"
 dataloader.train.mapper.augmentations[0].update(
     short_edge_length=(400, 1400), max_size=1600, sample_style="range"
 )
