@@ -10,8 +10,8 @@ def implementation(request, monkeypatch):
     """Runs a test on the compiled operator and on plain PyTorch in its place."""
     module = sys.modules["hybrid_cascade.layers.roi_warp"]
     if request.param == "plain_pytorch":
-        monkeypatch.setattr(module, "_compiled_devices", frozenset())
+        monkeypatch.setattr(module, "compiled_devices", frozenset())
         monkeypatch.setattr(module, "_warn_of_reference", lambda device: None)
-    elif not module._compiled_devices:
+    elif not module.compiled_devices:
         pytest.skip(module._compiled_reason)
     return request.param

@@ -13,7 +13,7 @@ from hybrid_cascade.layers import ROIWarp, roi_warp
 from .roi_warp_cases import random_boxes, random_features, warp_by_loop
 
 module = sys.modules["hybrid_cascade.layers.roi_warp"]
-needs_operator = pytest.mark.skipif(not module._compiled_devices, reason=module._compiled_reason)
+needs_operator = pytest.mark.skipif(not module.compiled_devices, reason=module._compiled_reason)
 
 
 def warp_by_grid_sample(input, boxes, output_size, spatial_scale=1.0, aligned=False):
@@ -388,7 +388,7 @@ def test_max_pool_does_not_store_the_samples():
 
 
 def test_without_the_operator_one_warning_says_so(monkeypatch):
-    monkeypatch.setattr(module, "_compiled_devices", frozenset())
+    monkeypatch.setattr(module, "compiled_devices", frozenset())
     module._warn_of_reference.cache_clear()
     input, boxes = torch.zeros(1, 1, 4, 4), torch.zeros(1, 5)
     with pytest.warns(UserWarning, match="plain PyTorch") as caught:
@@ -402,7 +402,7 @@ def test_without_the_operator_one_warning_says_so(monkeypatch):
     not (shutil.which("nvcc") and torch.version.cuda), reason="needs nvcc and a CUDA build of torch"
 )
 def test_where_nvcc_is_present_the_cuda_kernels_are_compiled():
-    assert "cuda" in module._compiled_devices, module._compiled_reason
+    assert "cuda" in module.compiled_devices, module._compiled_reason
 
 
 @needs_operator

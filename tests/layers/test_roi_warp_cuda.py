@@ -17,7 +17,7 @@ from .roi_warp_cases import random_boxes, random_features
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
     pytest.mark.skipif(
-        "cuda" not in sys.modules["hybrid_cascade.layers.roi_warp"]._compiled_devices,
+        "cuda" not in sys.modules["hybrid_cascade.layers.roi_warp"].compiled_devices,
         reason="the operator is not compiled with CUDA",
     ),
 ]

@@ -32,7 +32,7 @@ def _load_operator() -> tuple[frozenset[str], str]:
     return frozenset(), "it is not compiled"
 
 
-_compiled_devices, _compiled_reason = _load_operator()
+compiled_devices, _compiled_reason = _load_operator()
 
 
 @functools.cache
@@ -79,7 +79,7 @@ def _second_backward(ctx, *grads):
     raise NotImplementedError("roi_warp can be differentiated once, not twice")
 
 
-if _compiled_devices:
+if compiled_devices:
     torch.library.register_fake("hybrid_cascade::roi_warp", _fake_forward)
     torch.library.register_fake("hybrid_cascade::roi_warp_backward", _fake_backward)
     torch.library.register_autograd(
@@ -165,7 +165,7 @@ def roi_warp(
         raise ValueError(
             f"output_size must be positive multiples of {max_pool=}, got {(rows, columns)}"
         )
-    if input.device.type not in _compiled_devices:
+    if input.device.type not in compiled_devices:
         if not torch.compiler.is_compiling():
             _warn_of_reference(input.device.type)
         return roi_warp_reference(input, boxes, (rows, columns), spatial_scale, max_pool, aligned)

@@ -1,4 +1,5 @@
 from .backbones import VGG16, ZF, SeparateBackbones, TimmBackbone
+from .fused_roi_pooler import FusedROIPooler
 from .htc import HTCROIHeads
 from .image_masks import ImageMasks
 from .mnc import MNCROIHeads
@@ -9,7 +10,6 @@ from .res5_head import Res5Head
 from .rpn_with_box_gradients import RPNWithBoxGradients
 from .semantic_branch import SEMANTIC_BRANCH_REGISTRY, build_semantic_branch
 from .semantic_context_head import SemanticContextHead
-from .semantic_fusion_pooler import SemanticFusionPooler
 from .semantic_pyramid import SemanticPyramid
 from .semantic_rcnn import SemanticRCNN, check_semantic_features
 from .semantic_targets import SemanticTargets
@@ -20,6 +20,7 @@ from .voting_ensemble import VotingEnsemble
 
 __all__ = [
     "DefaultBoxes",
+    "FusedROIPooler",
     "HTCROIHeads",
     "ImageMasks",
     "MNCMaskHead",
@@ -33,7 +34,6 @@ __all__ = [
     "SSD",
     "SSDVGG16",
     "SemanticContextHead",
-    "SemanticFusionPooler",
     "SemanticPyramid",
     "SemanticRCNN",
     "SemanticTargets",

@@ -25,7 +25,7 @@ from torch import nn
 
 from ..layers.soft_nms import METHODS as SOFT_NMS_METHODS
 from ..layers.soft_nms import soft_nms
-from .semantic_fusion_pooler import SemanticFusionPooler
+from .fused_roi_pooler import FusedROIPooler
 
 logger = logging.getLogger(__name__)
 
@@ -145,9 +145,12 @@ class HTCROIHeads(CascadeROIHeads):
         # Soft-NMS is left to the caller while this is False.
         self.soft_suppression_on = True
 
-        if semantic_fusion in ("box", "both"):
+        fused_by_boxes = semantic_fusion in ("box", "both")
+        if fused_by_boxes:
             self.box_in_features = [*self.box_in_features, semantic_in_feature]
-            self.box_pooler = SemanticFusionPooler(self.box_pooler, semantic_pooler)
+        self.box_pooler = FusedROIPooler(
+            self.box_pooler, semantic_pooler if fused_by_boxes else None
+        )
         # The mask head of each stage that has one.
         self.mask_head_of_stage: dict[int, int] = {}
         # G_t of Eq. 4, between each two consecutive mask heads.
@@ -161,9 +164,12 @@ class HTCROIHeads(CascadeROIHeads):
                 f"{len(stages[mask_stages])} mask heads, not {len(mask_heads)}"
             )
         self.mask_head_of_stage = {s: i for i, s in enumerate(stages[mask_stages])}
-        if semantic_fusion in ("mask", "both"):
+        fused_by_masks = semantic_fusion in ("mask", "both")
+        if fused_by_masks:
             self.mask_in_features = [*self.mask_in_features, semantic_in_feature]
-            self.mask_pooler = SemanticFusionPooler(self.mask_pooler, semantic_pooler)
+        self.mask_pooler = FusedROIPooler(
+            self.mask_pooler, semantic_pooler if fused_by_masks else None
+        )
         if mask_information_flow:
             if not all(getattr(head, "conv_norm_relus", None) for head in mask_heads):
                 raise ValueError(

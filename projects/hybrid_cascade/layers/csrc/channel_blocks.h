@@ -1,0 +1,73 @@
+// What the CPU kernels share: inner loops run over blocks of kBlock contiguous channels.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__linux__) && AT_PARALLEL_OPENMP && !defined(_OPENMP)
+#error "at::parallel_for would run in one thread: compile with -fopenmp"
+#endif
+
+// Compiles a function for several instruction sets, of which the loader chooses.
+#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
+#define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define VECTORISED
+#endif
+// Functions that VECTORISED ones call must become part of them.
+#define INLINED inline __attribute__((always_inline))
+
+namespace hybrid_cascade {
+
+constexpr int kBlock = 64; // faster than 32: the work for a sample is shared by more channels
+
+// A block of channels of all cells of a box, (cells, kBlock), from and to (channels, cells).
+template <typename From, typename To>
+INLINED void to_block(const From* from, int64_t cells, int channels, To* block) {
+  for (int c = 0; c < channels; ++c) {
+    for (int64_t cell = 0; cell < cells; ++cell) {
+      block[cell * kBlock + c] = static_cast<To>(from[c * cells + cell]);
+    }
+  }
+}
+
+template <typename From, typename To>
+void from_block(const From* from, int64_t cells, int channels, To* to) {
+  int64_t done = 0;
+#if defined(__GNUC__)
+  // Four cells of four channels at a time, whose transpose is a matter of registers.
+  using Vector [[gnu::vector_size(4 * sizeof(From))]] = From;
+  for (; done + 4 <= cells; done += 4) {
+    for (int c = 0; c < channels; c += 4) {
+      Vector cell[4];
+      for (int i = 0; i < 4; ++i) {
+        std::memcpy(&cell[i], from + (done + i) * kBlock + c, sizeof(Vector));
+      }
+      const Vector low01 = __builtin_shufflevector(cell[0], cell[1], 0, 4, 1, 5);
+      const Vector high01 = __builtin_shufflevector(cell[0], cell[1], 2, 6, 3, 7);
+      const Vector low23 = __builtin_shufflevector(cell[2], cell[3], 0, 4, 1, 5);
+      const Vector high23 = __builtin_shufflevector(cell[2], cell[3], 2, 6, 3, 7);
+      const Vector channel[4] = {
+          __builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+          __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+          __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+          __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+      for (int i = 0; i < std::min(4, channels - c); ++i) {
+        for (int j = 0; j < 4; ++j) {
+          to[(c + i) * cells + done + j] = static_cast<To>(channel[i][j]);
+        }
+      }
+    }
+  }
+#endif
+  for (int c = 0; c < channels; ++c) {
+    for (int64_t cell = done; cell < cells; ++cell) {
+      to[c * cells + cell] = static_cast<To>(from[cell * kBlock + c]);
+    }
+  }
+}
+
+} // namespace hybrid_cascade

@@ -1,0 +1,101 @@
+"""RoIAlign (Mask R-CNN, arXiv 1703.06870, Section 3) of several feature maps, summed.
+
+N: images, C: channels, K: boxes, T: terms, the maps that are summed for a box, h, w: output cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .roi_warp import compiled_devices
+
+
+def _fake_forward(
+    maps, boxes, levels, scales, bins, rows, columns, sampling_ratio, aligned
+) -> Tensor:
+    return maps[0].new_empty(boxes.shape[0], maps[0].shape[1], rows, columns)
+
+
+def _fake_backward(
+    grad, maps, boxes, levels, scales, bins, sampling_ratio, aligned
+) -> list[Tensor]:
+    return [
+        torch.empty_like(feature_map, memory_format=torch.channels_last) for feature_map in maps
+    ]
+
+
+def _save_for_backward(ctx, inputs, output) -> None:
+    maps, boxes, levels, ctx.scales, ctx.bins, _, _, ctx.sampling_ratio, ctx.aligned = inputs
+    ctx.save_for_backward(boxes, levels, *maps)
+
+
+def _backward(ctx, grad):
+    boxes, levels, *maps = ctx.saved_tensors
+    grads = torch.ops.hybrid_cascade.pyramid_roi_align_backward(
+        grad, maps, boxes, levels, ctx.scales, ctx.bins, ctx.sampling_ratio, ctx.aligned
+    )
+    return grads, *[None] * 8
+
+
+def _second_backward(ctx, *grads):
+    raise NotImplementedError("pyramid_roi_align can be differentiated once, not twice")
+
+
+if "cpu" in compiled_devices:
+    torch.library.register_fake("hybrid_cascade::pyramid_roi_align", _fake_forward)
+    torch.library.register_fake("hybrid_cascade::pyramid_roi_align_backward", _fake_backward)
+    torch.library.register_autograd(
+        "hybrid_cascade::pyramid_roi_align", _backward, setup_context=_save_for_backward
+    )
+    torch.library.register_autograd("hybrid_cascade::pyramid_roi_align_backward", _second_backward)
+
+
+def pyramid_roi_align(
+    maps: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    output_size: tuple[int, int],
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+    bins: Sequence[int] | None = None,
+) -> Tensor:
+    """Pools each box from the maps that `levels` names, and adds up what they give.
+
+    The values are those of `torchvision.ops.roi_align` up to rounding, for all maps in one pass. It
+    is differentiable by the maps, once. The operator is compiled for CPUs only.
+
+    Args:
+        maps: (N, C, H_l, W_l), all float32 or all float64. Those that are not channels-last are
+            copied.
+        boxes: (K, 5), rows of (image index, x1, y1, x2, y2) in pixels of the image, of the type of
+            the maps. One whose coordinates are not finite gives zeros.
+        levels: (K, T) int64, the indices of the maps that are summed for a box. An index that is
+            not one of a map adds nothing.
+        scales: size of a pixel of the image in pixels of each map, e.g. 1/16.
+        output_size: (h, w).
+        sampling_ratio: samples of a bin along each axis; 0: as many as pixels.
+        aligned: as in `torchvision.ops.roi_align`.
+        bins: for each map, a cell is the mean of this many bins of RoIAlign along each axis, as if
+            it was pooled to `output_size` times that, and averaged; 1 for each if left out.
+
+    Returns:
+        (K, C, h, w), contiguous, in the type of the maps.
+
+    Raises:
+        RuntimeError: for shapes or types that are not as above.
+        IndexError: for an image index out of range.
+    """
+    return torch.ops.hybrid_cascade.pyramid_roi_align(
+        list(maps),
+        boxes,
+        levels,
+        list(scales),
+        [1] * len(maps) if bins is None else list(bins),
+        *output_size,
+        sampling_ratio,
+        aligned,
+    )
