@@ -190,10 +190,10 @@ KNOBS = {
         head.fc1.in_features == 256 * 81 for head in m.roi_heads.box_head
     ),
     "roi_heads.box_pooler.sampling_ratio=2": lambda m: (
-        m.roi_heads.box_pooler.level_poolers[0].sampling_ratio == 2
+        m.roi_heads.box_pooler.pooler.level_poolers[0].sampling_ratio == 2
     ),
     "roi_heads.mask_pooler.output_size=10": lambda m: (
-        m.roi_heads.mask_pooler.output_size == (10, 10)
+        m.roi_heads.mask_pooler.pooler.output_size == (10, 10)
     ),
     "roi_heads.stage_loss_weights=[1,1,1]": lambda m: m.roi_heads.stage_loss_weights == [1, 1, 1],
     "roi_heads.box_predictors.1.box2box_transform.weights=[5,5,2,2]": lambda m: (

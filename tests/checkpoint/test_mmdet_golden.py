@@ -78,7 +78,9 @@ def test_mask_stages_agree_with_information_flow(golden_model, features, outputs
     x = heads.mask_pooler(maps, [Boxes(outputs["mmdet_det_boxes"])])
     rows = torch.arange(len(x))
     for stage, y in enumerate(heads._mask_features(x, 3)):
-        logits = heads._predict_masks(heads.mask_head[stage], y)
+        logits = heads.mask_head[stage].predictor(
+            heads.mask_head[stage].deconv_relu(heads.mask_head[stage].deconv(y))
+        )
         assert_close(
             logits[rows, outputs["mmdet_det_labels"]], outputs["mask_logits_of_label"][stage]
         )

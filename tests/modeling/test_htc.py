@@ -355,7 +355,7 @@ def mask_probabilities(roi_heads, features, boxes, classes):
     with torch.no_grad():
         x = roi_heads.mask_pooler([first_image[f] for f in FEATURES], [instances.pred_boxes])
         probabilities = [
-            roi_heads._predict_masks(head, m).sigmoid()[range(len(classes)), classes]
+            head.predictor(head.deconv_relu(head.deconv(m))).sigmoid()[range(len(classes)), classes]
             for head, m in zip(roi_heads.mask_head, roi_heads._mask_features(x, 3), strict=True)
         ]
         ours = roi_heads.eval().forward_with_given_boxes(first_image, [instances])[0].pred_masks

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import configurable
-from detectron2.layers import Conv2d
+from detectron2.layers import Conv2d, cat
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
@@ -18,13 +18,19 @@ from detectron2.modeling.roi_heads import (
     select_foreground_proposals,
 )
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
-from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
+from detectron2.modeling.roi_heads.mask_head import (
+    MaskRCNNConvUpsampleHead,
+    mask_rcnn_inference,
+    mask_rcnn_loss,
+)
 from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..layers.soft_nms import METHODS as SOFT_NMS_METHODS
 from ..layers.soft_nms import soft_nms
+from .best_boxes import best_boxes
+from .class_mask_logits import class_mask_logits
 from .fused_roi_pooler import FusedROIPooler
 
 logger = logging.getLogger(__name__)
@@ -341,17 +347,37 @@ class HTCROIHeads(CascadeROIHeads):
         x = self.mask_pooler(maps, [p.proposal_boxes for p in instances])
         index = self.mask_head_of_stage[stage]
         head = self.mask_head[index]
-        if self.mask_information_flow:
-            *_, x = self._mask_features(x, index + 1)
-            logits = self._predict_masks(head, x)
-        else:
-            logits = head.layers(x)
+        classes = cat([i.gt_classes for i in instances])
+        (logits,) = self._mask_logits(x, classes, [index])
         return mask_rcnn_loss(logits, instances, head.vis_period) * head.loss_weight
+
+    def _mask_logits(
+        self, x: torch.Tensor, classes: torch.Tensor, heads: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """What the given mask heads make of RoI features x, (R, C, M/2, M/2), for `classes` (R,).
+
+        Each is (R, 1, M, M), or (R, K, M, M) of a head that is not of the usual kind.
+        """
+        if self.mask_information_flow:
+            mask_features = list(self._mask_features(x, heads[-1] + 1))
+            return [
+                self._predict_masks(self.mask_head[i], mask_features[i], classes) for i in heads
+            ]
+        logits = []
+        for head in (self.mask_head[i] for i in heads):
+            if isinstance(head, MaskRCNNConvUpsampleHead):
+                y = x
+                for conv in head.conv_norm_relus:
+                    y = conv(y)
+                logits.append(self._predict_masks(head, y, classes))
+            else:
+                logits.append(head.layers(x))
+        return logits
 
     def _mask_features(self, x: torch.Tensor, num_heads: int) -> Iterator[torch.Tensor]:
         """Yield what the last 3x3 convolution of each head computes, m_t^- of Eq. 3 and 4.
 
-        All heads see the same RoI features x, (R, C, M/2, M/2), and gradients flow through them.
+        All heads see the same RoI features x, and gradients flow through them.
         """
         for index, head in enumerate(self.mask_head[:num_heads]):
             y = x if index == 0 else x + self.mask_information_flow[index - 1](y)  # noqa: F821
@@ -360,9 +386,9 @@ class HTCROIHeads(CascadeROIHeads):
             yield y
 
     @staticmethod
-    def _predict_masks(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """From m_t^- to the logits (R, K, M, M): the layers after the last 3x3 convolution."""
-        return head.predictor(head.deconv_relu(head.deconv(x)))
+    def _predict_masks(head: nn.Module, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """From m_t^- to logits: the layers after the last 3x3 convolution."""
+        return class_mask_logits(head.predictor, head.deconv_relu(head.deconv(x)), classes)
 
     def _forward_box(self, features, proposals, targets=None):
         """Detect at inference, as `CascadeROIHeads`, with this class's switches."""
@@ -401,13 +427,14 @@ class HTCROIHeads(CascadeROIHeads):
     ) -> list[Instances]:
         """As Detectron2's `fast_rcnn_inference` with the test thresholds, or with soft-NMS."""
         predictor = self.final_predictor
-        nms_thresh, topk = predictor.test_nms_thresh, predictor.test_topk_per_image
-        if self.soft_nms != "none":
-            nms_thresh, topk = KEEP_ALL
-        instances, _ = fast_rcnn_inference(
-            boxes, scores, image_sizes, predictor.test_score_thresh, nms_thresh, topk
-        )
-        if self.soft_nms != "none" and self.soft_suppression_on:
+        threshold, topk = predictor.test_score_thresh, predictor.test_topk_per_image
+        if self.soft_nms == "none":
+            return [
+                best_boxes(*image, threshold, predictor.test_nms_thresh, topk)
+                for image in zip(boxes, scores, image_sizes, strict=True)
+            ]
+        instances, _ = fast_rcnn_inference(boxes, scores, image_sizes, threshold, *KEEP_ALL)
+        if self.soft_suppression_on:
             instances = [self.suppress_softly(i) for i in instances]
         return instances
 
@@ -435,15 +462,11 @@ class HTCROIHeads(CascadeROIHeads):
             return instances
         maps = [features[f] for f in self.mask_in_features]
         x = self.mask_pooler(maps, [i.pred_boxes for i in instances])
-        heads = self.mask_head[: self.test_stages]
-        if self.mask_information_flow:
-            mask_features = self._mask_features(x, len(heads))
-            logits = [self._predict_masks(h, m) for h, m in zip(heads, mask_features, strict=True)]
-        else:
-            logits = [head.layers(x) for head in heads]
+        heads = range(len(self.mask_head[: self.test_stages]))
+        classes = cat([i.pred_classes for i in instances])
         masks_per_head = []
-        for logits_of_head in logits if self.average_masks else logits[-1:]:
-            mask_rcnn_inference(logits_of_head, instances)
+        for logits in self._mask_logits(x, classes, heads if self.average_masks else heads[-1:]):
+            mask_rcnn_inference(logits, instances)
             masks_per_head.append([i.pred_masks for i in instances])
         for i, masks in zip(instances, zip(*masks_per_head, strict=True), strict=True):
             i.pred_masks = torch.stack(masks).mean(dim=0)
