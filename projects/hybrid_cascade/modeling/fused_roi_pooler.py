@@ -14,7 +14,7 @@ from detectron2.structures import Boxes
 from torch import nn
 from torch.nn import functional as F
 
-from ..layers.pyramid_roi_align import pyramid_roi_align
+from ..layers import pyramid_roi_align
 from ..layers.roi_warp import compiled_devices
 
 

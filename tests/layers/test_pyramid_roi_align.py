@@ -1,0 +1,187 @@
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from hybrid_cascade.layers import pyramid_roi_align
+from hybrid_cascade.layers.roi_warp import compiled_devices
+
+pytestmark = pytest.mark.skipif("cpu" not in compiled_devices, reason="it is not compiled")
+
+SCALES = [1 / 4, 1 / 8, 1 / 8]
+BINS = [1, 1, 2]
+
+
+def make_maps(channels=3, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(20, 28), (10, 14), (10, 14)]
+    return [torch.randn(2, channels, *s, generator=generator, dtype=dtype) for s in sizes]
+
+
+def make_boxes(dtype=torch.float64):
+    """Ordinary boxes, and such as cross the border, lie outside, are points, lines or reversed."""
+    return torch.tensor(
+        [
+            [0, 10.3, 20.1, 60.7, 55.2],
+            [1, 0, 0, 112, 80],
+            [1, -30, -20, 20, 15],
+            [0, 90, 60, 150, 130],
+            [1, 200, 200, 250, 240],
+            [0, -90, -80, -40, -30],
+            [0, 33, 21, 33, 21],
+            [1, 40, 10, 40, 50],
+            [0, 60, 50, 20, 10],
+            [1, 3, 3, 4.5, 70],
+            [0, 110, 78, 112, 80],
+        ],
+        dtype=dtype,
+    )
+
+
+LEVELS = torch.tensor([[0, 2], [1, 2], [0, 1], [2, 2], [1, 0], [0, 2], [1, 2], [0, 2], [1, 2]] * 2)
+
+
+def levels_of(boxes):
+    return LEVELS[: len(boxes)]
+
+
+def by_torchvision(maps, boxes, levels, scales, size, sampling_ratio, aligned, bins):
+    """Every map pooled by roi_align, averaged over its bins, and summed; box by box."""
+    pooled = []
+    for box, row in zip(boxes, levels, strict=True):
+        terms = [
+            F.avg_pool2d(
+                roi_align(
+                    maps[level],
+                    box[None],
+                    (size[0] * bins[level], size[1] * bins[level]),
+                    scales[level],
+                    sampling_ratio,
+                    aligned,
+                ),
+                bins[level],
+            )
+            for level in row.tolist()
+            if 0 <= level < len(maps)
+        ]
+        pooled.append(sum(terms) if terms else maps[0].new_zeros(1, maps[0].shape[1], *size))
+    return torch.cat(pooled)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [0, 1, 3])
+@pytest.mark.parametrize("channels", [1, 64, 70])
+def test_values_and_gradients_are_torchvisions(channels, sampling_ratio, aligned):
+    boxes = make_boxes()
+    results = []
+    for function in (pyramid_roi_align, by_torchvision):
+        maps = [m.requires_grad_() for m in make_maps(channels)]
+        output = function(
+            maps, boxes, levels_of(boxes), SCALES, (3, 5), sampling_ratio, aligned, BINS
+        )
+        weight = torch.arange(output.numel(), dtype=output.dtype).reshape(output.shape).sin()
+        results.append([output, *torch.autograd.grad(output, maps, weight)])
+    assert results[0][0].abs().amax(dim=(1, 2, 3)).count_nonzero() >= 6
+    torch.testing.assert_close(*results)
+
+
+def test_float32_and_the_memory_format_of_the_maps_change_rounding_only():
+    boxes = make_boxes(torch.float32)
+    maps = make_maps(70, torch.float32)
+    args = (boxes, levels_of(boxes), SCALES, (7, 7), 0, True, BINS)
+    output = pyramid_roi_align(maps, *args)
+    torch.testing.assert_close(output, by_torchvision(maps, *args), atol=1e-5, rtol=1e-5)
+    channels_last = [m.to(memory_format=torch.channels_last) for m in maps]
+    assert torch.equal(pyramid_roi_align(channels_last, *args), output)
+    assert output.is_contiguous()
+
+
+def test_the_number_of_threads_changes_nothing():
+    boxes = make_boxes(torch.float32)
+    results = []
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        maps = [m.requires_grad_() for m in make_maps(130, torch.float32)]
+        output = pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (7, 7), bins=BINS)
+        results.append([output, *torch.autograd.grad(output.square().sum(), maps)])
+    torch.set_num_threads(threads)
+    for one, three in zip(*results, strict=True):
+        assert torch.equal(one, three)
+
+
+def test_gradients_pass_gradcheck():
+    boxes = make_boxes()[:4]
+    maps = tuple(m[:, :, :6, :7].clone().requires_grad_() for m in make_maps(2))
+
+    def function(*maps):
+        return pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (2, 3), bins=BINS)
+
+    assert torch.autograd.gradcheck(function, maps)
+
+
+def test_operator_passes_opcheck():
+    boxes = make_boxes(torch.float32)
+    maps = [m.requires_grad_() for m in make_maps(3, torch.float32)]
+    torch.library.opcheck(
+        torch.ops.hybrid_cascade.pyramid_roi_align.default,
+        (maps, boxes, levels_of(boxes), SCALES, BINS, 2, 3, 0, True),
+    )
+
+
+def test_a_second_derivative_is_refused():
+    boxes = make_boxes()
+    maps = [m.requires_grad_() for m in make_maps()]
+    output = pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (2, 2))
+    grads = torch.autograd.grad(output.square().sum(), maps, create_graph=True)
+    with pytest.raises(NotImplementedError, match="once"):
+        grads[0].sum().backward()
+
+
+def test_no_boxes_give_no_features_and_zero_gradients():
+    maps = [m.requires_grad_() for m in make_maps()]
+    none = torch.zeros(0, 5, dtype=torch.float64), torch.zeros(0, 2, dtype=torch.int64)
+    output = pyramid_roi_align(maps, *none, SCALES, (2, 2))
+    assert output.shape == (0, 3, 2, 2)
+    output.sum().backward()
+    assert all(m.grad is not None and not m.grad.any() for m in maps)
+
+
+@pytest.mark.parametrize("coordinate", [float("nan"), float("inf"), -float("inf")])
+def test_boxes_that_are_not_numbers_and_levels_that_do_not_exist_give_zeros(coordinate):
+    maps = make_maps()
+    boxes = torch.tensor([[0, 5, 5, 30, coordinate], [1, 5, 5, 30, 30]], dtype=torch.float64)
+    levels = torch.tensor([[0, 2], [-1, 3]])
+    assert not pyramid_roi_align(maps, boxes, levels, SCALES, (2, 2)).any()
+
+
+def call(**changes):
+    boxes = make_boxes()
+    args = dict(
+        maps=make_maps(),
+        boxes=boxes,
+        levels=levels_of(boxes),
+        scales=SCALES,
+        output_size=(2, 2),
+    )
+    return pyramid_roi_align(**{**args, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        (dict(scales=[1.0]), RuntimeError, "3 maps, 1 scales"),
+        (dict(maps=[]), RuntimeError, "0 maps"),
+        (dict(maps=make_maps(dtype=torch.float32)), RuntimeError, "the type of the boxes"),
+        (dict(maps=make_maps()[:2] + [torch.zeros(2, 4, 3, 3)]), RuntimeError, "same N and C"),
+        (dict(boxes=torch.zeros(11, 4, dtype=torch.float64)), RuntimeError, "boxes must be"),
+        (dict(levels=torch.zeros(3, 2, dtype=torch.int64)), RuntimeError, "levels must be"),
+        (dict(levels=torch.zeros(11, 2)), RuntimeError, "levels must be"),
+        (dict(output_size=(0, 2)), RuntimeError, "output_size"),
+        (dict(bins=[1, 1, 0]), RuntimeError, "bins"),
+        (dict(boxes=torch.full((11, 5), 2.0, dtype=torch.float64)), IndexError, "index 2"),
+    ],
+)
+def test_wrong_arguments_are_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        call(**changes)
