@@ -5,6 +5,9 @@ from detectron2.config import CfgNode
 
 def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     """Add the keys of this project's models, in place, to a config from `get_cfg()`."""
+    # Memory format of the convolutions. None: channels-last on CPUs
+    cfg.MODEL.CHANNELS_LAST = None
+
     # HTCROIHeads. The number of stages, their IoU thresholds and box weights are Detectron2's
     # MODEL.ROI_BOX_CASCADE_HEAD.
     cfg.MODEL.ROI_HTC_HEAD = CfgNode()

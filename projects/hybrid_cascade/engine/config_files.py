@@ -36,6 +36,8 @@ TRAIN_DEFAULTS = {
     },
     # Images of the test set drawn stage by stage after training and evaluation.
     "num_panels": 6,
+    # Memory format of the convolutions. None: channels-last on CPUs.
+    "channels_last": None,
     # With --eval-only: several views of each image, and further models of the same config.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
 }

@@ -6,6 +6,7 @@ import math
 import os
 
 import detectron2.data.transforms as T
+import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import build_augmentation
@@ -30,14 +31,29 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(cfg: DictConfig | CfgNode) -> nn.Module:
-    """The model of a config with its initial weights, in eval mode, on the device of the config."""
+    """The model of a config with its initial weights, in eval mode, on the device of the config.
+
+    Its convolutions are channels-last on a CPU, where that is faster, unless the config says
+    otherwise (train.channels_last, MODEL.CHANNELS_LAST). Results differ in rounding only.
+    """
     if isinstance(cfg, CfgNode):
         model = build_cfg_node_model(cfg)
     else:
         model = instantiate(cfg.model).to(cfg.train.device)
     if hasattr(model, "roi_heads"):
         check_semantic_features(model)
+    channels_last = _channels_last(cfg)
+    if channels_last is None:
+        channels_last = next(model.parameters()).device.type == "cpu"
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
     return model.eval()
+
+
+def _channels_last(cfg: DictConfig | CfgNode) -> bool | None:
+    if isinstance(cfg, CfgNode):
+        return cfg.MODEL.CHANNELS_LAST
+    return cfg.train.channels_last
 
 
 def test_dataset_names(cfg: DictConfig | CfgNode) -> list[str]:
