@@ -52,9 +52,9 @@ class FusedROIPooler(nn.Module):
         """
         if (
             self._operator_arguments is not None
+            and not torch.jit.is_tracing()  # a traced file should run without this operator
             and x[0].device.type == "cpu"
             and x[0].numel() > 0
-            and not torch.jit.is_tracing()  # a traced file should run without this operator
         ):
             return self._pool_at_once(x, box_lists)
         if self.semantic_pooler is None:
