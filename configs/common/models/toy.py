@@ -1,6 +1,5 @@
 """Shrink a model of these configs until it learns the toy scenes on two CPU cores in minutes."""
 
-from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from omegaconf import DictConfig
 
@@ -44,5 +43,5 @@ def make_toy(model: DictConfig) -> None:
         model.semantic_branch.num_classes = NUM_SEMANTIC_CLASSES
         model.semantic_branch.conv_dim = CHANNELS
         model.semantic_branch.num_convs = 2
-        model.stuff_labels = L(stuff_labels_of)(dataset_name="toy_scenes_train")
+        model.stuff_labels = stuff_labels_of("toy_scenes_train")
         model.combine_stuff_area_thresh = 64

@@ -51,8 +51,8 @@ class SemanticRCNN(GeneralizedRCNN):
             output_panoptic_seg: whether inference also returns "panoptic_seg", the instances and
                 the stuff of the semantic map in one, as Detectron2's `PanopticFPN` does. It makes
                 the same logits on the way.
-            stuff_labels: the semantic classes that are stuff, for panoptic output; `stuff_labels_of`
-                has those of a data set.
+            stuff_labels: the semantic classes that are stuff, for panoptic output; those of a data
+                set are in `stuff_labels_of`.
             combine_overlap_thresh: a detection is left out of the panoptic output if more than this
                 part of it, in [0, 1), is covered by detections of higher scores.
             combine_stuff_area_thresh: stuff with fewer pixels in the image is left out.
