@@ -47,6 +47,7 @@ def test_output_sem_seg_adds_logits_at_output_size(model, inputs):
     with torch.no_grad():
         outputs = model.eval()(without_ground_truth(inputs))
     assert [tuple(o["sem_seg"].shape) for o in outputs] == [(9, 97, 131), (9, 64, 48)]
+    assert all(o.keys() == {"instances", "sem_seg"} for o in outputs)
 
 
 def test_output_panoptic_seg_adds_segments_at_output_size_and_changes_nothing_else(model, inputs):
