@@ -102,18 +102,31 @@ def test_panoptic_output_without_detections_is_the_stuff_of_each_image_without_p
         assert (panoptic[:, : border - 1] == 1).all() and (panoptic[:, border + 1 :] == 2).all()
 
 
-def test_stuff_labels_come_from_the_config_and_thresholds_are_passed_on(tiny_config, inputs):
+def test_stuff_labels_and_thresholds_are_those_of_the_config(tiny_config, inputs, monkeypatch):
     config = tiny_config("htc_toy")
-    assert instantiate(config).stuff_labels == [5, 6, 7, 8]  # the data set's
+    assert config.stuff_labels == [5, 6, 7, 8]  # the data set's
     config.output_panoptic_seg = True
     config.stuff_labels = [7]
-    config.combine_stuff_area_thresh = 10**6
-    config.combine_instances_score_thresh = 2.0
     config.combine_overlap_thresh = 0.25
-    model = instantiate(config).eval()
-    assert model.stuff_labels == [7] and model.combine_overlap_thresh == 0.25
+    config.combine_stuff_area_thresh = 9
+    config.combine_instances_score_thresh = 0.75
+    merges = []
+    monkeypatch.setattr(
+        "hybrid_cascade.modeling.semantic_rcnn.merge_instances_and_stuff",
+        lambda instances, labels, stuff_labels, **thresholds: merges.append(
+            {"stuff_labels": stuff_labels, **thresholds}
+        ),
+    )
     with torch.no_grad():
-        assert all(o["panoptic_seg"][1] == [] for o in model(without_ground_truth(inputs)))
+        instantiate(config).eval()(without_ground_truth(inputs[:1]))
+    assert merges == [
+        {
+            "stuff_labels": [7],
+            "overlap_thresh": 0.25,
+            "stuff_area_thresh": 9,
+            "instances_score_thresh": 0.75,
+        }
+    ]
 
 
 @pytest.mark.parametrize(
