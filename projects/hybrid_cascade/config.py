@@ -45,6 +45,9 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.TARGETS = "auto"
     cfg.MODEL.SEMANTIC_BRANCH.UNLABELLED = "background"  # or "ignore": painted maps' other pixels
     cfg.MODEL.SEMANTIC_BRANCH.THING_LABELS = []  # []: the semantic label is the instance class
+    # Merge instances and stuff, with the thresholds of MODEL.PANOPTIC_FPN.COMBINE
+    cfg.MODEL.SEMANTIC_BRANCH.OUTPUT_PANOPTIC_SEG = False
+    cfg.MODEL.SEMANTIC_BRANCH.STUFF_LABELS = []  # []: those of the first of DATASETS.TRAIN
 
     # MNCROIHeads. Box heads, their classes and thresholds are Detectron2's MODEL.ROI_BOX_HEAD and
     # MODEL.ROI_HEADS, and MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION is the side of the warped features.

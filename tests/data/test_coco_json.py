@@ -71,6 +71,22 @@ def test_label_maps_are_found_by_the_path_and_stem_of_their_image(files):
     assert metadata.sem_seg_root == str(maps)
 
 
+def test_what_panoptic_evaluation_reads_is_in_the_metadata(files):
+    panoptic = {"panoptic_json": "panoptic.json", "panoptic_root": "panoptic"}
+    files.load(stuff_labels=(1,), stuff_dataset_id_to_contiguous_id={90: 1, 9: 0}, **panoptic)
+    metadata = MetadataCatalog.get(files.name).as_dict()
+    assert metadata["stuff_labels"] == [1]
+    assert metadata["stuff_dataset_id_to_contiguous_id"] == {90: 1, 9: 0}
+    assert panoptic.items() <= metadata.items()
+
+
+@pytest.mark.parametrize("alone", ["panoptic_json", "panoptic_root"])
+def test_panoptic_annotations_without_their_pictures_are_refused(alone):
+    with pytest.raises(ValueError, match="'plants: half': panoptic_json and panoptic_root"):
+        register_coco_json("plants: half", "plants.json", "plants", **{alone: "panoptic"})
+    assert "plants: half" not in DatasetCatalog
+
+
 def test_label_maps_can_have_another_suffix(files):
     maps = files.folder / "maps"
     for path in (maps / "b.png", maps / "north" / "a.png"):

@@ -90,6 +90,40 @@ def test_polygons_are_the_visible_pixels_of_the_label_map(root):
         assert (instances_on_pixel > 1).sum() <= 0.03 * things.sum()
 
 
+def test_panoptic_segments_are_the_instances_and_the_stuff_of_the_label_map(root):
+    with open(os.path.join(root, "annotations", "panoptic_train.json")) as file:
+        content = json.load(file)
+    coco = read_annotations(root, "train")
+    assert content["images"] == coco.dataset["images"]
+    assert [c["isthing"] for c in content["categories"]] == [1] * 5 + [0] * 4
+    assert [c["name"] for c in content["categories"]] == list(toy_scenes.SEMANTIC_CLASSES)
+    assert [x["image_id"] for x in content["annotations"]] == list(coco.imgs)
+    for annotation in content["annotations"]:
+        labels = read_label_map(root, "train", annotation)
+        colors = Image.open(os.path.join(root, "panoptic_train", annotation["file_name"]))
+        assert colors.mode == "RGB"
+        ids = np.asarray(colors).astype(int) @ [1, 256, 256**2]
+        assert np.unique(ids).tolist() == [s["id"] for s in annotation["segments_info"]]
+        instances = coco.loadAnns(coco.getAnnIds(annotation["image_id"]))
+        stuff = []
+        for segment in annotation["segments_info"]:
+            mask, label = ids == segment["id"], segment["category_id"] - 1
+            assert mask.sum() == segment["area"]
+            rows, columns = np.nonzero(mask)
+            x, y = columns.min(), rows.min()
+            assert segment["bbox"] == [x, y, columns.max() + 1 - x, rows.max() + 1 - y]
+            assert (labels[mask] == (255 if segment["iscrowd"] else label)).all()
+            if label >= 5:
+                assert (labels[~mask] != label).all()
+                stuff.append(label)
+                continue
+            fields = ("category_id", "iscrowd", "area", "bbox")
+            (instance,) = [i for i in instances if all(i[k] == segment[k] for k in fields)]
+            assert (coco.annToMask(instance).astype(bool) & mask).sum() > 0.95 * mask.sum()
+        assert stuff == np.unique(labels[(labels >= 5) & (labels != 255)]).tolist()
+        assert len(stuff) + len(instances) == len(annotation["segments_info"])
+
+
 def test_the_stuff_around_a_thing_tells_its_class(root):
     home_labels = {"ball": (6, 7), "buoy": (8,), "tent": (6, 7), "sail": (8,), "kite": (5,)}
     coco = read_annotations(root, "train")

@@ -113,6 +113,8 @@ def test_models_that_cannot_join_are_refused(tiny_config):
     with pytest.raises(ValueError, match="a Linear"):
         with_test_time_options(config(flip=True), torch.nn.Linear(1, 1))
     model = instantiate(tiny_config("htc_toy"))
-    model.output_sem_seg = True
-    with pytest.raises(ValueError, match="output_sem_seg=False"):
-        with_test_time_options(config(flip=True), model)
+    for output in ("output_sem_seg", "output_panoptic_seg"):
+        setattr(model, output, True)
+        with pytest.raises(ValueError, match=f"{output}=False"):
+            with_test_time_options(config(flip=True), model)
+        setattr(model, output, False)

@@ -120,7 +120,8 @@ def test_labels_that_the_semantic_branch_does_not_have_are_found_too(tmp_path):
 def test_fusion_without_a_branch_is_found_too(tmp_path):
     config = load_config(TOY, [*TINY, f"train.output_dir={tmp_path}"])
     config.model._target_ = "detectron2.modeling.GeneralizedRCNN"
-    config.model.pop("semantic_branch"), config.model.pop("semantic_targets")
+    for key in ("semantic_branch", "semantic_targets", "stuff_labels", "combine_stuff_area_thresh"):
+        config.model.pop(key)
     with pytest.raises(ValueError, match="roi_heads.semantic_fusion"):
         LazyTrainer(config)
 

@@ -12,6 +12,7 @@ from .coco_json import register_coco_json
 from .coco_stuff import register_coco_stuff
 from .copy_paste import CopyPasteMapper
 from .sbd import prepare_sbd, register_sbd
+from .stuff_labels import stuff_labels_of
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
 from .zoom_out import ZoomOut
 
@@ -27,6 +28,7 @@ __all__ = [
     "register_coco_stuff",
     "register_sbd",
     "register_toy_scenes",
+    "stuff_labels_of",
 ]
 
 _root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))

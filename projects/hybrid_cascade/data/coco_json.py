@@ -11,11 +11,12 @@
     )
 
 A label map is a single-channel PNG of the image's size and name (`0001.jpg` has `0001.png`) whose
-pixel values are labels 0, 1, 2, ..., or `ignore_label` where there is none.
+pixel values are labels 0, 1, 2, ..., or `ignore_label` where there is none. docs/panoptic.md says
+what panoptic output and its evaluation need besides.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
@@ -31,6 +32,10 @@ def register_coco_json(
     sem_seg_root: str | None = None,
     *,
     stuff_classes: Sequence[str] | None = None,
+    stuff_labels: Sequence[int] | None = None,
+    stuff_dataset_id_to_contiguous_id: Mapping[int, int] | None = None,
+    panoptic_json: str | None = None,
+    panoptic_root: str | None = None,
     ignore_label: int = 255,
     sem_seg_suffix: str = ".png",
     evaluator_type: str = "coco",
@@ -49,12 +54,22 @@ def register_coco_json(
         sem_seg_root: folder of the label maps. Without it, images have no `sem_seg_file_name`.
         stuff_classes: the label maps' names, in the order of their values. Labels can include the
             classes of things, as in COCO-Stuff.
+        stuff_labels: the labels that are stuff, for panoptic output.
+        stuff_dataset_id_to_contiguous_id: the label of each category id of `panoptic_json`, for
+            panoptic evaluation.
+        panoptic_json: panoptic annotations in COCO's format.
+        panoptic_root: folder of its PNG files.
         ignore_label: value of pixels in label maps without a label.
         sem_seg_suffix: what replaces the image's extension in the name of its label map.
         evaluator_type: what a YAML config measures on it: "coco" for `COCOEvaluator`, "voc_region"
             for `VOCRegionEvaluator` too. A LazyConfig names its evaluators itself.
         prepare: called each time before the files are read, e.g. to download or to draw them.
+
+    Raises:
+        ValueError: for one of `panoptic_json` and `panoptic_root` without the other.
     """
+    if (panoptic_json is None) != (panoptic_root is None):
+        raise ValueError(f"Dataset '{name}': panoptic_json and panoptic_root come together")
 
     def load() -> list[dict]:
         if prepare is not None:
@@ -71,6 +86,12 @@ def register_coco_json(
         metadata.set(sem_seg_root=sem_seg_root, ignore_label=ignore_label)
     if stuff_classes is not None:
         metadata.set(stuff_classes=list(stuff_classes))
+    if stuff_labels is not None:
+        metadata.set(stuff_labels=list(stuff_labels))
+    if stuff_dataset_id_to_contiguous_id is not None:
+        metadata.set(stuff_dataset_id_to_contiguous_id=dict(stuff_dataset_id_to_contiguous_id))
+    if panoptic_json is not None:
+        metadata.set(panoptic_json=panoptic_json, panoptic_root=panoptic_root)
 
 
 def _load_instances(name: str, json_file: str, image_root: str) -> list[dict]:

@@ -76,6 +76,7 @@ def register_coco_stuff(root: str) -> None:
             os.path.join(coco, f"{split}2017"),
             os.path.join(coco, "stuffthingmaps", f"{split}2017"),
             stuff_classes=stuffthings_classes(),
+            stuff_labels=range(91, 182),
         )
         instances = MetadataCatalog.get(f"coco_2017_{split}")
         MetadataCatalog.get(name).set(

@@ -7,6 +7,10 @@
       val/000001.png, ...
       stuff_train/000001.png, ...        one label map for each image, of its name and size
       stuff_val/000001.png, ...
+      annotations/panoptic_train.json    COCO's panoptic format: things and stuff as segments
+      annotations/panoptic_val.json
+      panoptic_train/000001.png, ...     the id of each pixel's segment, as a colour
+      panoptic_val/000001.png, ...
 
 Five classes of things lie on four classes of stuff. There are only three outlines, and which class
 an outline is depends on the stuff that it lies on, so a model has to look at the surroundings:
@@ -29,6 +33,9 @@ Label maps. 8-bit PNG; a pixel's value is the label of what is visible there:
     0 ball, 1 buoy, 2 tent, 3 sail, 4 kite, 5 sky, 6 grass, 7 sand, 8 water, 255 ignored (crowds)
 
 so a class of things has the same number as in the model (COCO's category id minus one).
+
+Panoptic annotations. Every pixel belongs to a segment: a thing, a crowd, or all of one kind of
+stuff in the image. Category ids are the labels plus one, 6 to 9 are stuff.
 """
 
 import json
@@ -87,7 +94,8 @@ _OUTLINES = {
     "diamond": np.array([[0.0, -1.0], [0.75, -0.3], [0.0, 1.2], [-0.75, -0.3]]),
 }
 
-# To be raised with every change of the drawing, so that sets drawn before are drawn again.
+# To be raised with every change of what is drawn, so that sets drawn before are drawn again. (Sets
+# from before there were panoptic files have the same scenes, and stay as they are.)
 _VERSION = 2
 _MARKER = "toy_scenes.json"
 
@@ -107,6 +115,12 @@ def register_toy_scenes(root: str, name: str = "toy_scenes", **drawing) -> None:
             os.path.join(root, split),
             os.path.join(root, f"stuff_{split}"),
             stuff_classes=SEMANTIC_CLASSES,
+            stuff_labels=range(len(THING_CLASSES), len(SEMANTIC_CLASSES)),
+            stuff_dataset_id_to_contiguous_id={
+                label + 1: label for label in range(len(SEMANTIC_CLASSES))
+            },
+            panoptic_json=os.path.join(root, "annotations", f"panoptic_{split}.json"),
+            panoptic_root=os.path.join(root, f"panoptic_{split}"),
             ignore_label=IGNORE_LABEL,
             prepare=lambda: draw_toy_scenes(root, **drawing),
         )
@@ -197,9 +211,11 @@ def _draw_split(
 ) -> None:
     image_folder = os.path.join(root, split)
     label_folder = os.path.join(root, f"stuff_{split}")
-    for folder in (image_folder, label_folder, os.path.join(root, "annotations")):
+    panoptic_folder = os.path.join(root, f"panoptic_{split}")
+    annotation_folder = os.path.join(root, "annotations")
+    for folder in (image_folder, label_folder, panoptic_folder, annotation_folder):
         os.makedirs(folder, exist_ok=True)
-    images, annotations = [], []
+    images, annotations, panoptic_annotations = [], [], []
     for index in range(num_images):
         random = np.random.default_rng([*seed, index])
         if index < 2:
@@ -215,6 +231,11 @@ def _draw_split(
         image_id, file_name = index + 1, f"{index + 1:06d}.png"
         Image.fromarray(scene.finished_image()).save(os.path.join(image_folder, file_name))
         Image.fromarray(scene.label_map()).save(os.path.join(label_folder, file_name))
+        panoptic_map, segments = scene.panoptic_map()
+        Image.fromarray(panoptic_map).save(os.path.join(panoptic_folder, file_name))
+        panoptic_annotations.append(
+            {"image_id": image_id, "file_name": file_name, "segments_info": segments}
+        )
         images.append(
             {
                 "id": image_id,
@@ -226,17 +247,27 @@ def _draw_split(
         for thing in scene.things:
             ids = {"id": len(annotations) + 1, "image_id": image_id}
             annotations.append(ids | thing.to_coco())
-    content = {
-        "info": {"description": f"Toy scenes, {split}"},
-        "images": images,
-        "categories": [
-            {"id": label + 1, "name": name, "supercategory": _OUTLINE_AND_HOMES[name][0]}
-            for label, name in enumerate(THING_CLASSES)
-        ],
-        "annotations": annotations,
-    }
-    with open(os.path.join(root, "annotations", f"instances_{split}.json"), "w") as file:
-        json.dump(content, file)
+    things = [
+        {"id": label + 1, "name": name, "supercategory": _OUTLINE_AND_HOMES[name][0]}
+        for label, name in enumerate(THING_CLASSES)
+    ]
+    stuff = [
+        {"id": label + 1, "name": name, "supercategory": "stuff"}
+        for label, name in enumerate(STUFF_CLASSES, start=len(THING_CLASSES))
+    ]
+    panoptic_categories = [x | {"isthing": 1} for x in things] + [x | {"isthing": 0} for x in stuff]
+    for kind, categories, of_kind in (
+        ("instances", things, annotations),
+        ("panoptic", panoptic_categories, panoptic_annotations),
+    ):
+        content = {
+            "info": {"description": f"Toy scenes, {split}"},
+            "images": images,
+            "categories": categories,
+            "annotations": of_kind,
+        }
+        with open(os.path.join(annotation_folder, f"{kind}_{split}.json"), "w") as file:
+            json.dump(content, file)
 
 
 @dataclass
@@ -275,16 +306,21 @@ class _Thing:
 
     def to_coco(self) -> dict:
         """The annotation, without its ids."""
-        rows, columns = np.nonzero(self.visible)
-        x, y = int(columns.min()), int(rows.min())
         encode = _run_lengths if self.is_crowd else _polygons
-        return {
-            "category_id": self.label + 1,
-            "iscrowd": int(self.is_crowd),
-            "area": len(rows),
-            "bbox": [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y],
-            "segmentation": encode(self.visible),
-        }
+        segment = _segment(self.visible, self.label, self.is_crowd)
+        return segment | {"segmentation": encode(self.visible)}
+
+
+def _segment(mask: np.ndarray, label: int, is_crowd: bool) -> dict:
+    """What instances and panoptic annotations have in common."""
+    rows, columns = np.nonzero(mask)
+    x, y = int(columns.min()), int(rows.min())
+    return {
+        "category_id": label + 1,
+        "iscrowd": int(is_crowd),
+        "area": len(rows),
+        "bbox": [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y],
+    }
 
 
 class _Scene:
@@ -340,6 +376,20 @@ class _Scene:
         for thing in self.things:
             labels[thing.visible] = IGNORE_LABEL if thing.is_crowd else thing.label
         return labels
+
+    def panoptic_map(self) -> tuple[np.ndarray, list[dict]]:
+        """(height, width, 3) uint8, segment ids as COCO's colours, and the `segments_info`."""
+        labels = self.label_map()
+        regions = [(thing.visible, thing.label, thing.is_crowd) for thing in self.things]
+        for label in range(len(THING_CLASSES), len(SEMANTIC_CLASSES)):
+            regions.append((labels == label, label, False))
+        ids, segments = np.zeros(self.size, np.int32), []
+        for mask, label, is_crowd in regions:
+            if mask.any():
+                segments.append({"id": len(segments) + 1} | _segment(mask, label, is_crowd))
+                ids[mask] = len(segments)
+        # id = R + 256 G + 256² B
+        return np.stack([ids, ids >> 8, ids >> 16], axis=2).astype(np.uint8), segments
 
     def finished_image(self) -> np.ndarray:
         """(height, width, 3) uint8, RGB, with the blur and the noise of a camera."""

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from importlib.util import find_spec
 
 import detectron2.data.transforms as T
 import torch
@@ -13,6 +14,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import (
     COCOEvaluator,
+    COCOPanopticEvaluator,
     DatasetEvaluator,
     inference_on_dataset,
     print_csv_format,
@@ -28,6 +30,8 @@ from ..modeling import check_semantic_features
 from ..visualization import draw_cascade_panel, plot_precision_recall
 
 logger = logging.getLogger(__name__)
+
+PANOPTICAPI = "https://github.com/cocodataset/panopticapi.git"
 
 
 def build_model(cfg: DictConfig | CfgNode) -> nn.Module:
@@ -78,14 +82,14 @@ def output_dir(cfg: DictConfig | CfgNode) -> str:
 
 
 class CfgNodeEvaluation(DefaultTrainer):
-    """`DefaultTrainer.test` with COCO's metrics, and VOC's where the data set asks for them."""
+    """`DefaultTrainer.test` with COCO's metrics, VOC's where the data set asks for them, and PQ."""
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         evaluators = [COCOEvaluator(dataset_name, output_dir=_inference_dir(cfg, dataset_name))]
         if MetadataCatalog.get(dataset_name).get("evaluator_type") == "voc_region":
             evaluators.append(VOCRegionEvaluator(dataset_name))
-        return evaluators
+        return [*evaluators, *_panoptic_evaluators(cfg, dataset_name)]
 
 
 def _inference_dir(cfg: DictConfig | CfgNode, dataset_name: str) -> str:
@@ -93,6 +97,31 @@ def _inference_dir(cfg: DictConfig | CfgNode, dataset_name: str) -> str:
     names = test_dataset_names(cfg)
     folder = os.path.join(output_dir(cfg), "inference")
     return folder if len(names) == 1 else os.path.join(folder, dataset_name)
+
+
+def _panoptic_evaluators(cfg: DictConfig | CfgNode, dataset_name: str) -> list[DatasetEvaluator]:
+    """One evaluator if the model makes panoptic output that can be measured; else none."""
+    if isinstance(cfg, CfgNode):
+        is_wanted = cfg.MODEL.META_ARCHITECTURE == "SemanticRCNN"
+        is_wanted = is_wanted and cfg.MODEL.SEMANTIC_BRANCH.OUTPUT_PANOPTIC_SEG
+    else:
+        is_wanted = cfg.model.get("output_panoptic_seg", False)
+    if not is_wanted:
+        return []
+    metadata = MetadataCatalog.get(dataset_name)
+    panoptic_json = metadata.get("panoptic_json")
+    if panoptic_json is None:
+        obstacle = "the data set has no panoptic ground truth (panoptic_json)"
+    elif not os.path.isfile(panoptic_json):
+        obstacle = f"'{panoptic_json}' does not exist"
+    elif metadata.get("stuff_dataset_id_to_contiguous_id") is None:
+        obstacle = "the data set has no stuff_dataset_id_to_contiguous_id"
+    elif find_spec("panopticapi") is None:
+        obstacle = "panopticapi is not installed: pip install git+" + PANOPTICAPI
+    else:
+        return [COCOPanopticEvaluator(dataset_name, _inference_dir(cfg, dataset_name))]
+    logger.warning("Panoptic quality on %s is not measured: %s", dataset_name, obstacle)
+    return []
 
 
 def _build_evaluator(cfg: DictConfig, evaluator: DictConfig) -> DatasetEvaluator:
@@ -116,9 +145,10 @@ def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
         if isinstance(evaluators, DictConfig):
             evaluators = [evaluators]
         loader = instantiate(cfg.dataloader.test)
-        results = inference_on_dataset(
-            model, loader, [_build_evaluator(cfg, evaluator) for evaluator in evaluators]
-        )
+        evaluators = [_build_evaluator(cfg, evaluator) for evaluator in evaluators]
+        if not any(isinstance(e, COCOPanopticEvaluator) for e in evaluators):
+            evaluators += _panoptic_evaluators(cfg, test_dataset_names(cfg)[0])
+        results = inference_on_dataset(model, loader, evaluators)
         if comm.is_main_process():
             print_csv_format(results)
     if comm.is_main_process():

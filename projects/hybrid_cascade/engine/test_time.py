@@ -45,8 +45,9 @@ def with_test_time_options(cfg: DictConfig | CfgNode, model: nn.Module) -> nn.Mo
     has_views = bool(options.short_sides or options.flip)
     if not (options.checkpoints or has_views):
         return model
-    if getattr(model, "output_sem_seg", False):
-        raise ValueError("Test-time options join instances only: set model.output_sem_seg=False")
+    for output in ("output_sem_seg", "output_panoptic_seg"):
+        if getattr(model, output, False):
+            raise ValueError(f"Test-time options join instances only: set model.{output}=False")
     models = [model]
     for path in options.checkpoints:
         models.append(deepcopy(model))

@@ -5,6 +5,7 @@ from .image_masks import ImageMasks
 from .mnc import MNCROIHeads
 from .mnc_mask_head import MNCMaskHead
 from .mnc_output_layers import MNCOutputLayers
+from .panoptic_output import merge_instances_and_stuff
 from .rcnn_ensemble import RCNNEnsemble
 from .res5_head import Res5Head
 from .rpn_with_box_gradients import RPNWithBoxGradients
@@ -44,4 +45,5 @@ __all__ = [
     "ZF",
     "build_semantic_branch",
     "check_semantic_features",
+    "merge_instances_and_stuff",
 ]

@@ -1,0 +1,27 @@
+"""Which labels of a data set's label maps are stuff."""
+
+from detectron2.data import MetadataCatalog
+
+
+def stuff_labels_of(dataset_name: str) -> list[int]:
+    """The labels that panoptic output takes from the semantic map.
+
+    They are the `stuff_labels` of the metadata (see `register_coco_json`). Detectron2's panoptic
+    data sets have none; there, `stuff_dataset_id_to_contiguous_id` lists the stuff, and its id 0 is
+    the label that all things share.
+
+    Raises:
+        ValueError: if the metadata have neither.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    labels = metadata.get("stuff_labels")
+    if labels is None:
+        ids = metadata.get("stuff_dataset_id_to_contiguous_id", {})
+        labels = sorted(label for category_id, label in ids.items() if category_id != 0)
+    if not labels:
+        raise ValueError(
+            f"Data set '{dataset_name}' does not say which labels of its label maps are stuff. "
+            "Give them to register_coco_json(stuff_labels=...), or to the model: "
+            "model.stuff_labels=[...] (MODEL.SEMANTIC_BRANCH.STUFF_LABELS)."
+        )
+    return list(labels)

@@ -1,0 +1,19 @@
+import pytest
+
+from hybrid_cascade.data import stuff_labels_of
+
+
+def test_labels_of_the_built_in_data_sets():
+    assert stuff_labels_of("toy_scenes_val") == [5, 6, 7, 8]
+    # From banner to wood; "unlabeled", the last of the 183, is none.
+    assert stuff_labels_of("coco_2017_train_stuffthings") == list(range(91, 182))
+
+
+def test_detectron2s_panoptic_data_sets_have_one_label_for_all_things():
+    assert stuff_labels_of("coco_2017_val_panoptic_separated") == list(range(1, 54))
+
+
+@pytest.mark.parametrize("name", ["coco_2017_val", "nobody registered this"])
+def test_a_data_set_that_does_not_say_is_an_error_that_names_it(name):
+    with pytest.raises(ValueError, match=f"'{name}' does not say .*MODEL.SEMANTIC_BRANCH.STUFF"):
+        stuff_labels_of(name)
