@@ -7,6 +7,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
+from hybrid_cascade.engine.export import largest_differences, trace
 from hybrid_cascade.layers.deform_conv import DeformConv
 
 from .test_swap_heads import check_it_runs
@@ -105,6 +106,18 @@ CASES = {
 def test_htc_trains_and_infers_on_every_backbone(name, inputs, storage):
     make, argument = CASES[name]
     check_it_runs(instantiate(make(argument)), inputs[:1])
+
+
+@pytest.mark.parametrize("name", ["R50-DCN", "ViTDet-B"])
+def test_graphs_detect_what_the_model_detects(name, inputs):
+    make, argument = CASES[name]
+    config = make(argument)
+    config.roi_heads.num_classes = 5  # so that untrained scores are above the threshold
+    model = instantiate(config).eval()
+    graph = trace(model, inputs[0]["image"])
+    for image in (inputs[0]["image"], inputs[1]["image"]):
+        assert len(graph(image)[0]) > 0
+        assert set(largest_differences(model, graph, image).values()) == {0}
 
 
 def test_deformable_convolutions_are_those_of_res3_to_res5():

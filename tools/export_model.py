@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
     # Imported late, so that a mistyped path is reported at once.
     from detectron2.export import dump_torchscript_IR
+
     from hybrid_cascade.engine import build_model, load_config, load_weights, test_augmentations
     from hybrid_cascade.engine.export import check_traceable, detect, largest_differences, trace
 
@@ -97,7 +98,11 @@ def main(argv: list[str] | None = None) -> int:
         args.output.unlink()
         print("The graph does not do what the model does: no file is left.", file=sys.stderr)
         return 1
-    operators = {name for name in torch.jit.export_opnames(graph) if not name.startswith("aten::")}
+    operators = {
+        name
+        for name in torch.jit.export_opnames(graph)
+        if not name.startswith(("aten::", "prim::"))
+    }
     print(f"wrote {args.output}; it needs {', '.join(sorted(operators))} beside PyTorch")
     return 0
 
