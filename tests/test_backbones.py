@@ -108,16 +108,15 @@ def test_htc_trains_and_infers_on_every_backbone(name, inputs, storage):
     check_it_runs(instantiate(make(argument)), inputs[:1])
 
 
-@pytest.mark.parametrize("name", ["R50-DCN", "ViTDet-B"])
-def test_graphs_detect_what_the_model_detects(name, inputs):
-    make, argument = CASES[name]
-    config = make(argument)
+def test_a_graph_with_deformable_convolutions_detects_what_the_model_detects(inputs):
+    config = resnet("htc_r50_fpn_dcn_1x")
     config.roi_heads.num_classes = 5  # so that untrained scores are above the threshold
     model = instantiate(config).eval()
     graph = trace(model, inputs[0]["image"])
-    for image in (inputs[0]["image"], inputs[1]["image"]):
-        assert len(graph(image)[0]) > 0
-        assert set(largest_differences(model, graph, image).values()) == {0}
+    with torch.jit.optimized_execution(False):  # it would take longer than all else
+        assert len(graph(inputs[1]["image"])[0]) > 0
+        differences = largest_differences(model, graph, inputs[1]["image"])
+    assert set(differences.values()) == {0}
 
 
 def test_deformable_convolutions_are_those_of_res3_to_res5():

@@ -65,13 +65,10 @@ def best_scores(model, images):
 
 CASES = {
     "HTC": ("htc_toy", {}),
-    "HTC, averaged logits of two stages": ("htc_toy", {"average_logits": True, "test_stages": 2}),
     "HTC without semantics": ("htc_without_semantic_toy", {}),
     "Cascade Mask R-CNN": ("cascade_mask_rcnn_toy", {}),
     "HTC with a semantic pyramid": ("htc_sfpn_toy", {}),
-    "MNC": ("mnc_toy", {"test_output": "nms"}),
-    "MNC, boxes": ("mnc_toy", {"test_output": "boxes"}),
-    "MNC with global context": ("mnc_toy", {"test_output": "nms", "global_context": True}),
+    "MNC with global context": ("mnc_toy", {"test_output": "boxes", "global_context": True}),
     "SSD": ("ssd_toy", {}),
 }
 
@@ -82,10 +79,12 @@ def test_the_graph_detects_in_any_image_what_the_model_detects(case, build, imag
     model = build(name, **switches)
     graph = trace(model, images[0])
     counts = []
-    for image in images * 2:  # the second time, PyTorch has optimized the graph
-        differences = largest_differences(model, graph, image)
-        assert set(differences.values()) == {0}, differences
-        counts.append(len(graph(image)[0]))
+    # PyTorch optimizes a graph when it runs again, which takes longer than all else here.
+    with torch.jit.optimized_execution(case == "HTC"):
+        for image in images:
+            differences = largest_differences(model, graph, image)
+            assert set(differences.values()) == {0}, differences
+            counts.append(len(graph(image)[0]))
     if case != "SSD":
         assert min(counts) == 0 < max(counts)
 
