@@ -96,7 +96,7 @@ assert len(found) == len(expected) and all(map(torch.equal, found, expected))
 assert "hybrid_cascade" not in sys.modules and "detectron2" not in sys.modules
 """
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=300)
 
 
 def test_a_model_that_a_trace_does_not_describe_leaves_no_file(tmp_path, run, detector, capsys):
