@@ -7,6 +7,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
+from hybrid_cascade.engine.export import largest_differences, trace
 from hybrid_cascade.layers.deform_conv import DeformConv
 
 from .test_swap_heads import check_it_runs
@@ -105,6 +106,17 @@ CASES = {
 def test_htc_trains_and_infers_on_every_backbone(name, inputs, storage):
     make, argument = CASES[name]
     check_it_runs(instantiate(make(argument)), inputs[:1])
+
+
+def test_a_graph_with_deformable_convolutions_detects_what_the_model_detects(inputs):
+    config = resnet("htc_r50_fpn_dcn_1x")
+    config.roi_heads.num_classes = 5  # so that untrained scores are above the threshold
+    model = instantiate(config).eval()
+    graph = trace(model, inputs[0]["image"])
+    with torch.jit.optimized_execution(False):  # it would take longer than all else
+        assert len(graph(inputs[1]["image"])[0]) > 0
+        differences = largest_differences(model, graph, inputs[1]["image"])
+    assert set(differences.values()) == {0}
 
 
 def test_deformable_convolutions_are_those_of_res3_to_res5():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from detectron2.config import configurable
-from detectron2.layers import ShapeSpec, cat
+from detectron2.layers import ShapeSpec, cat, shapes_to_tensor
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
     ROIHeads,
@@ -336,13 +336,14 @@ class MNCROIHeads(ROIHeads):
             self.box_head(F.max_pool2d(x, self.pathway_pool)),
         ]
         if self.global_context:
-            whole = [
-                Boxes(b.tensor.new_tensor([[0, 0, width, height]]))
-                for b, (height, width) in zip(boxes, image_sizes, strict=True)
-            ]
+            # Clipped, not made of the sizes: those are tensors in a trace, and may change.
+            most = torch.finfo(boxes[0].tensor.dtype).max
+            whole = [Boxes(b.tensor.new_tensor([[0, 0, most, most]])) for b in boxes]
+            for b, image_size in zip(whole, image_sizes, strict=True):
+                b.clip(image_size)
             whole = self.pooler(maps, whole)
             context = self.box_head(F.max_pool2d(whole, self.pathway_pool))
-            counts = torch.tensor([len(b) for b in boxes], device=x.device)
+            counts = shapes_to_tensor([len(b) for b in boxes], device=x.device)
             pathways.append(context.repeat_interleave(counts, dim=0))
         return mask_logits, self.predictor(torch.cat([p.flatten(1) for p in pathways], dim=1))
 

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""Export a trained model as TorchScript, and compare the file with the model.
+
+    tools/export_model.py --config-file configs/htc/htc_r50_fpn_1x.py \\
+        --weights output/model_final.pth --sample-image photo.jpg --output htc.ts
+
+traces the model on the sample image, reloads the file, and compares what it detects with what the
+model detects: in the sample image, in a part of it of another shape, and in a black image. The file
+is kept if they agree. Exit code 1: they do not. 2: bad usage, or a model that does not export;
+docs/export.md says which do, and how to use the file.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.data import transforms
+from detectron2.data.detection_utils import read_image
+from PIL import UnidentifiedImageError
+
+# Of boxes in pixels, and of probabilities. Classes, numbers and sizes must be equal.
+TOLERANCES = {"pred_boxes": 1e-3, "pred_masks": 1e-5, "scores": 1e-5}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="LazyConfig .py or CfgNode .yaml")
+    parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
+    parser.add_argument("--sample-image", required=True, help="an image in which there are objects")
+    parser.add_argument("--output", required=True, type=Path, help="the file to write")
+    parser.add_argument("--dump-graph", help="folder for the graph in readable form")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config, last")
+    args = parser.parse_args(argv)
+
+    for path in (args.config_file, args.weights, args.sample_image):
+        if "://" not in path and not os.path.isfile(path):
+            parser.error(f"no such file: {path}")
+
+    # Imported late, so that a mistyped path is reported at once.
+    from detectron2.export import dump_torchscript_IR
+
+    from hybrid_cascade.engine import build_model, load_config, load_weights, test_augmentations
+    from hybrid_cascade.engine.export import check_traceable, detect, largest_differences, trace
+
+    cfg = load_config(args.config_file, args.opts)
+    augmentations, image_format = test_augmentations(cfg)
+    try:
+        image = read_image(args.sample_image, image_format)
+    except UnidentifiedImageError:
+        parser.error(f"cannot read image: {args.sample_image}")
+    image = transforms.AugInput(image)
+    transforms.AugmentationList(augmentations)(image)
+    image = torch.as_tensor(image.image.transpose(2, 0, 1).astype("float32"))
+
+    model = build_model(cfg)
+    try:
+        check_traceable(model)
+    except ValueError as error:
+        parser.error(str(error))
+    load_weights(model, args.weights)
+    image = image.to(model.device)
+    with torch.no_grad():
+        [instances] = detect(model, [{"image": image}])
+    if len(instances) == 0:
+        parser.error(f"nothing is detected, so nothing can be compared: {args.sample_image}")
+
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    graph = trace(model, image)
+    graph.save(args.output)
+    if args.dump_graph:
+        dump_torchscript_IR(graph, args.dump_graph)
+    graph = torch.jit.load(args.output, map_location=model.device)
+    height, width = image.shape[1:]
+    pictures = {
+        "sample image": image,
+        "part of it": image[:, : height // 2, : width * 3 // 4],
+        "black image": torch.zeros_like(image[:, :, : width // 2]),
+    }
+    agree = True
+    for name, picture in pictures.items():
+        print(f"{name}, {picture.shape[1]}x{picture.shape[2]}: ", end="")
+        try:
+            graph(picture)  # the second time, PyTorch optimizes what the first one has shown it
+            differences = largest_differences(model, graph, picture)
+        except RuntimeError as error:
+            print(f"the graph fails: {error}")
+            agree = False
+            continue
+        number = len(graph(picture)[0])
+        described = ", ".join(f"{field} {value:g}" for field, value in differences.items())
+        print(f"{number} detections, largest differences: {described}")
+        agree &= all(value <= TOLERANCES.get(field, 0) for field, value in differences.items())
+    if not agree:
+        args.output.unlink()
+        print("The graph does not do what the model does: no file is left.", file=sys.stderr)
+        return 1
+    operators = {
+        name
+        for name in torch.jit.export_opnames(graph)
+        if not name.startswith(("aten::", "prim::"))
+    }
+    print(f"wrote {args.output}; it needs {', '.join(sorted(operators))} beside PyTorch")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
