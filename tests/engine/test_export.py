@@ -186,6 +186,10 @@ def with_attribute(name, value):
         (lambda: heads(soft_nms="linear"), "set model.roi_heads.soft_nms=none"),
         (lambda: heads(test_output="voting"), "set model.roi_heads.test_output=nms"),
         (lambda: with_attribute("output_sem_seg", True), "set model.output_sem_seg=False"),
+        (
+            lambda: with_attribute("output_panoptic_seg", True),
+            "set model.output_panoptic_seg=False",
+        ),
         (lambda: with_attribute("proposal_generator", None), "has no proposal_generator"),
         (
             lambda: SwinTransformer(embed_dim=12, num_heads=[1] * 4),

@@ -58,7 +58,7 @@ def make_pooler(size=7, semantic_size=14, sampling_ratio=0, pooler_type="ROIAlig
 
 
 def unfused(pooler, x, boxes):
-    pooler._operator_arguments = None
+    pooler.in_one_pass = False
     return pooler(x, boxes)
 
 
@@ -75,7 +75,7 @@ def test_in_one_pass_values_and_gradients_are_those_of_detectron2s_poolers(
     results = []
     for run in (FusedROIPooler.__call__, unfused):
         pooler = make_pooler(size, semantic_size, sampling_ratio, pooler_type)
-        assert pooler._operator_arguments is not None
+        assert pooler.in_one_pass
         x = [m.requires_grad_() for m in pyramid_of(torch.float64)]
         x = x if semantic_size else x[:3]
         features = run(pooler, x, boxes_of_two_images())

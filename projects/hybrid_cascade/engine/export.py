@@ -3,6 +3,7 @@
 Shapes: h, w: size of the image that the network sees, R: detections, M: the side of their masks.
 """
 
+import contextlib
 import math
 import warnings
 from unittest import mock
@@ -15,6 +16,8 @@ from detectron2.export.torchscript_patch import patch_builtin_len
 from detectron2.modeling import MViT, SwinTransformer
 from detectron2.structures import Instances
 from torch import Tensor, nn
+
+from ..modeling import FusedROIPooler
 
 # Modules that take numbers of boxes by `len`, which makes a Python number of what in a trace has to
 # stay a tensor.
@@ -71,8 +74,9 @@ def check_traceable(model: nn.Module) -> None:
             "MNC's mask voting visits the tiles of the image that have masks, which a trace cannot"
             " record: set model.roi_heads.test_output=nms (MODEL.ROI_MNC_HEAD.TEST_OUTPUT nms)"
         )
-    if getattr(model, "output_sem_seg", False):
-        raise ValueError("Instances are exported, nothing else: set model.output_sem_seg=False")
+    for output in ("output_sem_seg", "output_panoptic_seg"):
+        if getattr(model, output, False):
+            raise ValueError(f"Instances are exported, nothing else: set model.{output}=False")
     if getattr(model, "proposal_generator", model) is None:
         raise ValueError("The model has no proposal_generator, and an image is its only input")
     for module in model.modules():
@@ -86,9 +90,14 @@ def check_traceable(model: nn.Module) -> None:
 def largest_differences(model: nn.Module, graph: nn.Module, image: Tensor) -> dict[str, float]:
     """How far the outputs of a graph for an image (3, h, w) are from the model's, field by field.
 
-    Infinity for a field of another shape or type, or of values that are not numbers.
+    Infinity for a field of another shape or type, or of values that are not numbers. RoIs are
+    pooled by torchvision for this, as in a graph: our own operator rounds differently, and of two
+    boxes with nearly the same score, the other one may then be suppressed.
     """
-    with torch.no_grad():
+    poolers = [m for m in model.modules() if isinstance(m, FusedROIPooler)]
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        for pooler in poolers:
+            stack.enter_context(mock.patch.object(pooler, "in_one_pass", False))
         [instances] = detect(model, [{"image": image}])
         found = graph(image)
     names = [*sorted(instances.get_fields()), "image_size"]

@@ -24,6 +24,9 @@ class FusedROIPooler(nn.Module):
     It is called as `ROIPooler`, with the semantic map as the last feature map. On a CPU, one
     operator pools all maps and adds them up, if it is compiled and the poolers are of the usual
     kind; otherwise the poolers themselves are called.
+
+    Attributes:
+        in_one_pass: whether that operator is used where it can be. May be set to False at any time.
     """
 
     def __init__(self, pooler: nn.Module, semantic_pooler: ROIPooler | None = None):
@@ -39,6 +42,7 @@ class FusedROIPooler(nn.Module):
         self._operator_arguments = _operator_arguments(
             [pooler] if semantic_pooler is None else [pooler, semantic_pooler]
         )
+        self.in_one_pass = self._operator_arguments is not None
 
     def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
         """
@@ -51,7 +55,7 @@ class FusedROIPooler(nn.Module):
             (R, C, output size, output size) features, sums of the pyramid's and the semantic ones.
         """
         if (
-            self._operator_arguments is not None
+            self.in_one_pass
             and not torch.jit.is_tracing()  # a traced file should run without this operator
             and x[0].device.type == "cpu"
             and x[0].numel() > 0
