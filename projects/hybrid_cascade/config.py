@@ -58,6 +58,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MNC_HEAD.MASK_LOSS_WEIGHT = 2.0
     cfg.MODEL.ROI_MNC_HEAD.GLOBAL_CONTEXT = False
     cfg.MODEL.ROI_MNC_HEAD.SAMPLING_IOUS = (0.5, 0.1)
+    # In place of MODEL.ROI_HEADS.POSITIVE_FRACTION
     cfg.MODEL.ROI_MNC_HEAD.SAMPLING_FRACTIONS = (0.3, 0.5, 0.2)
     cfg.MODEL.ROI_MNC_HEAD.TEST_OUTPUT = "voting"  # or "nms", "boxes"
     cfg.MODEL.ROI_MNC_HEAD.NMS_IOU = 0.3  # of mask voting, as the next two
