@@ -41,13 +41,15 @@ def test_jitter_takes_the_place_of_resizing_and_of_nothing_else():
     keys = ("INPUT.CROP.ENABLED", True, "INPUT.RANDOM_FLIP", "vertical", "INPUT.FORMAT", "RGB")
     plain = settings(build_train_mapper(config(*keys), []))
     cfg = config(*keys, JITTER + "ENABLED", True)
-    augmentations, recompute_boxes, others = settings(build_train_mapper(cfg, []))
+    augmentations, _, others = settings(build_train_mapper(cfg, []))
     crop, resize, flip = plain[0]
     assert "ResizeShortestEdge" in resize
     assert (augmentations[0], augmentations[-1], others) == (crop, flip, plain[2])
     kinds = [type(x) for x in build_train_mapper(cfg, []).augmentations.augs]
     assert kinds == [T.RandomCrop, T.ResizeScale, T.FixedSizeCrop, T.RandomFlip]
-    assert recompute_boxes
+    assert not build_train_mapper(config(), []).recompute_boxes
+    cfg = config(JITTER + "ENABLED", True)
+    assert build_train_mapper(cfg, []).recompute_boxes
     cfg.MODEL.MASK_ON = False  # boxes without masks are moved and clipped
     assert not build_train_mapper(cfg, []).recompute_boxes
 
