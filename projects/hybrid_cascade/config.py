@@ -64,6 +64,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MNC_HEAD.MASK_LOSS_WEIGHT = 2.0
     cfg.MODEL.ROI_MNC_HEAD.GLOBAL_CONTEXT = False
     cfg.MODEL.ROI_MNC_HEAD.SAMPLING_IOUS = (0.5, 0.1)
+    # In place of MODEL.ROI_HEADS.POSITIVE_FRACTION
     cfg.MODEL.ROI_MNC_HEAD.SAMPLING_FRACTIONS = (0.3, 0.5, 0.2)
     cfg.MODEL.ROI_MNC_HEAD.TEST_OUTPUT = "voting"  # or "nms", "boxes"
     cfg.MODEL.ROI_MNC_HEAD.NMS_IOU = 0.3  # of mask voting, as the next two
@@ -94,6 +95,19 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SSD.TOPK_CANDIDATES_TEST = 400
     cfg.MODEL.SSD.NMS_THRESH_TEST = 0.45
     cfg.MODEL.SSD.VGG_HIGHRES = False  # SSDVGG16: the layers of SSD512
+
+    # Simple Copy-Paste (arXiv 2012.07177) and its large-scale jitter, which takes the place of
+    # INPUT.MIN_SIZE_TRAIN. Tests keep INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST.
+    cfg.INPUT.LARGE_SCALE_JITTER = CfgNode()
+    cfg.INPUT.LARGE_SCALE_JITTER.ENABLED = False
+    cfg.INPUT.LARGE_SCALE_JITTER.IMAGE_SIZE = 1024  # the side of the square
+    cfg.INPUT.LARGE_SCALE_JITTER.MIN_SCALE = 0.1
+    cfg.INPUT.LARGE_SCALE_JITTER.MAX_SCALE = 2.0
+    cfg.INPUT.LARGE_SCALE_JITTER.PAD = False  # smaller images fill the square
+    cfg.INPUT.COPY_PASTE = CfgNode()
+    cfg.INPUT.COPY_PASTE.ENABLED = False
+    cfg.INPUT.COPY_PASTE.PROBABILITY = 1.0
+    cfg.INPUT.COPY_PASTE.MAX_INSTANCES = 100  # pasted into an image, at most
 
     # With --eval-only: weights of further models, beside MODEL.WEIGHTS, that join in the
     # detections. TEST.AUG gives the views of each image.

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
-from detectron2.config import CfgNode, instantiate
+from detectron2.config import CfgNode
+from omegaconf import OmegaConf
 
 from hybrid_cascade.engine import load_config
+from hybrid_cascade.engine.config_files import _arguments
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 TOY = str(CONFIGS / "quick_start" / "htc_toy.py")
@@ -35,6 +37,9 @@ def test_train_sections_of_detectron2s_own_configs_get_our_defaults(tmp_path):
         ("model.roi_heads.box_heads.7.fc_dims=[3]", "'model.roi_heads.box_heads.7.fc_dims'"),
         ("train.amp.enable=True", "'train.amp.enable'; there is: enabled"),
         ("model.semantic_branch.num_conv=3", "num_conv'; there is: num_convs"),
+        # Handed on as **kwargs to Detectron2's classes.
+        ("model.roi_heads.interleave=True", "interleave'; there is: interleaved"),
+        ("model.no_such_key=5", "'model.no_such_key'; there is: "),
     ],
 )
 def test_an_unknown_key_in_an_override_is_an_error_that_names_it(override, message):
@@ -49,11 +54,28 @@ def test_colours_in_another_order_than_the_model_takes_are_an_error():
     load_config(TOY, ["model.input_format=BGR", "dataloader.train.mapper.image_format=BGR"])
 
 
-def test_an_unknown_argument_that_is_handed_on_is_an_error_when_the_model_is_built():
-    # HTCROIHeads takes any keyword and hands it to Detectron2's classes, which refuse it by name.
-    cfg = load_config(TOY, ["model.roi_heads.interleave=True"])
-    with pytest.raises(TypeError, match="interleave"):
-        instantiate(cfg.model)
+@pytest.mark.parametrize(
+    "path",
+    ["quick_start/htc_toy", "mnc/mnc_vgg16_5stage_voc", "htc/htc_vitdet_b_3x"]
+    + ["htc/htc_timm_convnext_t_fpn_3x", "ssd/ssd300_vgg16", "cascade_mask_rcnn/x101"],
+)
+def test_no_argument_that_a_config_has_is_taken_for_unknown(path):
+    path = path.replace("x101", "cascade_mask_rcnn_x101_64x4d_fpn_20e")
+    pending, seen = [load_config(str(CONFIGS / f"{path}.py"))], 0
+    while pending:
+        node = pending.pop()
+        pending += [x for x in (node.values() if hasattr(node, "values") else node)]
+        pending = [x for x in pending if OmegaConf.is_config(x)]
+        if "_target_" in node:
+            known = _arguments(node["_target_"])
+            assert known is None or set(node) - {"_target_"} <= set(known)
+            seen += known is not None
+    assert seen > 10
+
+
+def test_arguments_that_end_nobody_knows_where_are_let_through():
+    path = str(CONFIGS / "htc/htc_timm_convnext_t_fpn_3x.py")
+    load_config(path, ["model.backbone.bottom_up.any_argument_of_timm=1"])
 
 
 def test_an_argument_that_the_config_leaves_out_can_be_set():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.engine import AMPTrainer
+from detectron2.structures import BitMasks, PolygonMasks
 from detectron2.utils.env import seed_all_rng
 
 from hybrid_cascade.data import DatasetError, register_toy_scenes
@@ -166,6 +167,16 @@ def test_a_yaml_config_trains_through_the_same_trainer(tmp_path):
     written = {p.name for p in (tmp_path / "out").iterdir()}
     expected = {"metrics.json", "results.json", "training_curves.png", "model_final.pth", "panels"}
     assert expected <= written
+
+
+@pytest.mark.parametrize("pastes", [False, True])
+def test_the_loader_of_a_yaml_config_pastes_where_it_says_so(pastes, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(YAML)
+    opts = ["OUTPUT_DIR", str(tmp_path), "INPUT.COPY_PASTE.ENABLED", str(pastes)]
+    trainer = Trainer(load_config(str(tmp_path / "tiny.yaml"), opts))
+    batch = next(iter(trainer.build_train_loader(trainer.cfg)))
+    masks = BitMasks if pastes else PolygonMasks
+    assert [type(x["instances"].gt_masks) for x in batch] == [masks] * 2
 
 
 CONFIG_OF_OWN_DATA = """

@@ -2,8 +2,15 @@
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.model_zoo import get_config
+from detectron2.modeling.backbone import BottleneckBlock, ResNet
+from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.structures import Boxes, Instances
+
+from hybrid_cascade import use_htc_heads
 
 
 def layers_of_all_stages(heads):
@@ -21,19 +28,67 @@ def layers_of_all_stages(heads):
     )
 
 
+def detectron2s_cascade(tiny_config):
+    """Detectron2's `CascadeROIHeads` with one mask head."""
+    config = tiny_config("mask_rcnn_toy")
+    use_htc_heads(config)
+    heads = config.roi_heads
+    ours = ("stages", "interleaved", "information_flow", "semantic_fusion", "stage_loss_weights")
+    for key in [key for key in heads if key.removeprefix("mask_") in ours]:
+        heads.pop(key)
+    heads._target_ = CascadeROIHeads
+    heads.mask_head = heads.pop("mask_heads")[0]
+    heads.mask_head.num_classes = "${..num_classes}"
+    return config
+
+
+def detectron2s_res5(tiny_config):
+    """Detectron2's `Res5ROIHeads`, Mask R-CNN-C4, with an eighth of its channels."""
+    config = get_config("common/models/mask_rcnn_c4.py").model
+    stages = config.backbone.stages
+    config.backbone.stages = [
+        L(ResNet.make_stage)(
+            block_class=BottleneckBlock,
+            num_blocks=2,
+            stride_per_block=[1 + (stage > 0), 1],
+            in_channels=[8, 32, 64][stage],
+            bottleneck_channels=8 * 2**stage,
+            out_channels=32 * 2**stage,
+            norm=stages.norm,
+            stride_in_1x1=stages.stride_in_1x1,
+        )
+        for stage in range(3)
+    ]
+    config.backbone.stem.out_channels = 8
+    config.proposal_generator.head.in_channels = 128
+    heads = config.roi_heads
+    heads.num_classes = 5
+    heads.res5.update(in_channels=128, bottleneck_channels=64, out_channels=256)
+    heads.box_predictor.input_shape = ShapeSpec(channels=256, height=1, width=1)
+    heads.box_predictor.num_classes = heads.mask_head.num_classes = 5
+    heads.mask_head.input_shape = ShapeSpec(channels=256, width=7, height=7)
+    return config
+
+
+def load_rcnn(name, tiny_config):
+    """By the name of a quick-start config, or of ROI heads of Detectron2."""
+    own = {"CascadeROIHeads": detectron2s_cascade, "Res5ROIHeads": detectron2s_res5}
+    return own[name](tiny_config) if name in own else tiny_config(name)
+
+
 @pytest.fixture
 def make_lively_rcnn(tiny_config):
     """Scores, boxes and masks differ between boxes and seeds, and masks are not 0 or 1."""
 
     def make(name="htc_toy", seed=1, masks=True, **switches):
-        config = tiny_config(name)
+        config = load_rcnn(name, tiny_config)
         config.roi_heads.update(switches)
         config.proposal_generator.post_nms_topk = (30, 30)
         heads = config.roi_heads
         for predictor in heads.get("box_predictors") or [heads.box_predictor]:
             predictor.test_topk_per_image = 8
         if not masks:
-            config.roi_heads.mask_in_features = None
+            config.roi_heads.pop("mask_in_features", None)
             config.roi_heads.pop("mask_heads", None)
             config.roi_heads.pop("mask_head", None)
             config.roi_heads.pop("mask_pooler", None)
@@ -70,7 +125,7 @@ def make_constant_rcnn(tiny_config):
     """Finds its `boxes`, moved and scored and masked alike wherever they are."""
 
     def make(name, boxes, score, shift=0.0, mask_probability=0.5):
-        model = instantiate(tiny_config(name)).eval()
+        model = instantiate(load_rcnn(name, tiny_config)).eval()
         model.proposal_generator = FixedProposals(boxes)
         class_layers, box_layers, mask_layers = layers_of_all_stages(model.roi_heads)
         for layer in class_layers + box_layers + mask_layers:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
@@ -11,6 +11,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, pairwise_iou
 from torch.nn import functional as F
 
+from hybrid_cascade import add_hybrid_cascade_config
 from hybrid_cascade.layers import ROIWarpPooler, mask_voting
 from hybrid_cascade.modeling import ImageMasks, MNCMaskHead, MNCOutputLayers, MNCROIHeads
 from hybrid_cascade.modeling.mnc import Candidates, mask_areas
@@ -358,7 +359,7 @@ def test_mask_loss_is_the_cross_entropy_of_positive_boxes(storage, make_ground_t
     loss = train(heads, make_features(), proposals, targets)["loss_mask_stage1"]
     maps = [make_features()["p2"]]
     torch.manual_seed(11)
-    boxes = [heads._sample(p.proposal_boxes, t) for p, t in zip(proposals, targets, strict=True)]
+    boxes = [heads._sample(p.proposal_boxes, t)[0] for p, t in zip(proposals, targets, strict=True)]
     logits = heads.mask_head(heads.pooler(maps, boxes)).split([len(b) for b in boxes])
     terms = []
     for b, t, predicted in zip(boxes, targets, logits, strict=True):
@@ -438,7 +439,14 @@ def test_two_empty_masks_are_no_match(storage):
 
 def test_boxes_are_sampled_in_the_fractions_of_the_paper(storage, make_ground_truth):
     heads = make_heads(batch_size_per_image=20)
-    [target] = [make_ground_truth(100, 100, [[10, 10, 50, 50]], [0], True)]
+    target = make_ground_truth(100, 100, [[10, 10, 50, 50]], [0], True)
+
+    def sample(boxes, target=target):
+        sampled, positives = heads._sample(Boxes(boxes), target)
+        if len(target):
+            assert positives == (pairwise_iou(target.gt_boxes, sampled) >= 0.5).sum()
+        return sampled
+
     ones = torch.ones(30)
 
     def boxes(x2):  # IoU with the target: 40 / (x2 - 10)
@@ -446,30 +454,64 @@ def test_boxes_are_sampled_in_the_fractions_of_the_paper(storage, make_ground_tr
 
     far = torch.tensor([[60.0, 60.0, 90.0, 90.0]]).expand(30, 4)
     good, poor = boxes(60.0), boxes(98.0)  # 0.8, 0.45
-    sampled = heads._sample(Boxes(torch.cat([good, poor, far])), target)
+    sampled = sample(torch.cat([good, poor, far]))
     ious = pairwise_iou(target.gt_boxes, sampled)[0]
     assert len(sampled) == 20
     assert [(ious >= 0.5).sum(), ((ious >= 0.1) & (ious < 0.5)).sum()] == [6, 10]
     heads.batch_size_per_image = 64  # of which 30 % are 19.2, and 20 % 12.8
-    many = Boxes(torch.cat([good, poor, poor, far]))
-    ious = pairwise_iou(target.gt_boxes, heads._sample(many, target))[0]
+    many = torch.cat([good, poor, poor, far])
+    ious = pairwise_iou(target.gt_boxes, sample(many))[0]
     assert [(ious >= 0.5).sum(), (ious < 0.1).sum()] == [19, 13]
     heads.batch_size_per_image = 20
     # Which ones is random.
-    many = Boxes(torch.cat([boxes(x2 * ones) for x2 in (55.0, 60.0)]))
-    draws = [heads._sample(many, target).tensor for _ in range(5)]
+    many = torch.cat([boxes(x2 * ones) for x2 in (55.0, 60.0)])
+    draws = [sample(many).tensor for _ in range(5)]
     assert not all(torch.equal(draws[0], draw) for draw in draws)
     # Without positives but the ground truth the others fill up; positives are never more.
-    ious = pairwise_iou(target.gt_boxes, heads._sample(Boxes(torch.cat([poor, far])), target))[0]
+    ious = pairwise_iou(target.gt_boxes, sample(torch.cat([poor, far])))[0]
     assert len(ious) == 20 and (ious >= 0.5).sum() == 1
-    ious = pairwise_iou(target.gt_boxes, heads._sample(Boxes(good), target))[0]
+    ious = pairwise_iou(target.gt_boxes, sample(good))[0]
     assert len(ious) == 6
     # An image without objects has far boxes only.
     nothing = make_ground_truth(100, 100, [], [], True)
-    assert len(heads._sample(Boxes(good), nothing)) == 20
+    assert len(sample(good, nothing)) == 20
     heads.proposal_append_gt = False
-    ious = pairwise_iou(target.gt_boxes, heads._sample(Boxes(far), target))[0]
+    ious = pairwise_iou(target.gt_boxes, sample(far))[0]
     assert len(ious) == 20 and ious.max() == 0
+
+
+def test_numbers_of_samples_are_means_over_the_images(storage, make_ground_truth):
+    heads = make_heads(num_stages=3)
+    targets = make_targets(make_ground_truth)
+    targets[1] = make_ground_truth(*SIZES[1], [], [], True)
+    proposals = make_proposals(make_targets(make_ground_truth))
+    train(heads, make_features(), proposals, targets)
+    # Of 16 RoIs 30 % are positive. The first image has 8 boxes and 2 of the ground truth, half of
+    # which may be drawn; the second has 5, all negative.
+    found = {k.rpartition("/")[2]: v for k, (v, _) in storage.latest().items()}
+    torch.manual_seed(11)
+    drawn = [
+        heads._sample(Boxes(p.proposal_boxes.tensor), t)
+        for p, t in zip(proposals, targets, strict=True)
+    ]
+    positives = [n for _, n in drawn]
+    assert positives[0] > 0 == positives[1]
+    assert found["num_fg_samples"] == sum(positives) / 2
+    assert found["num_bg_samples"] == (sum(len(b) for b, _ in drawn) - sum(positives)) / 2
+
+
+def test_the_fraction_of_positives_that_mnc_does_not_read_is_refused():
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    shapes = {"p2": ShapeSpec(channels=CHANNELS, stride=4)}
+    cfg.merge_from_list(["MODEL.ROI_HEADS.IN_FEATURES", ["p2"], "MODEL.ROI_BOX_HEAD.NUM_FC", 1])
+    cfg.merge_from_list(["MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"])
+    assert MNCROIHeads(cfg, shapes).sampling_fractions == [0.3, 0.5, 0.2]
+    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.4
+    with pytest.raises(ValueError, match="POSITIVE_FRACTION 0.4 .*SAMPLING_FRACTIONS"):
+        MNCROIHeads(cfg, shapes)
+    cfg.MODEL.ROI_MNC_HEAD.SAMPLING_FRACTIONS = (0.4, 0.4, 0.2)
+    assert MNCROIHeads(cfg, shapes).sampling_fractions == [0.4, 0.4, 0.2]
 
 
 @pytest.mark.parametrize("bitmasks", [True, False])

@@ -44,12 +44,17 @@ def mirror(boxes):
     return torch.stack([WIDTH - x2, y1, WIDTH - x1, y2], dim=1)
 
 
-@pytest.mark.parametrize("name", ["htc_toy", "htc_without_semantic_toy", "mask_rcnn_toy"])
+@pytest.mark.parametrize(
+    "name",
+    ["htc_toy", "htc_without_semantic_toy", "mask_rcnn_toy", "CascadeROIHeads", "Res5ROIHeads"],
+)
 @pytest.mark.parametrize("masks", [True, False])
 def test_one_view_detects_what_the_model_detects(name, masks, make_lively_rcnn, image):
     if name == "htc_without_semantic_toy" and not masks:
         pytest.skip("the same as htc_toy")
     model = make_lively_rcnn(name, masks=masks)
+    if name.endswith("ROIHeads"):
+        assert type(model.roi_heads).__name__ == name
     alone = detect(model, image)
     assert alone.has("pred_masks") == masks
     assert_same(detect(RCNNWithTestTimeAugmentation(model), image), alone)
@@ -90,7 +95,7 @@ def test_the_longer_side_of_views_is_bounded(make_lively_rcnn, image):
     assert_same(found, detect(model, resize(image, 80)))
 
 
-@pytest.mark.parametrize("name", ["htc_toy", "mask_rcnn_toy"])
+@pytest.mark.parametrize("name", ["htc_toy", "mask_rcnn_toy", "CascadeROIHeads", "Res5ROIHeads"])
 def test_mirrored_views_find_the_same_in_the_mirror(name, make_lively_rcnn, image):
     model = RCNNWithTestTimeAugmentation(make_lively_rcnn(name), flip=True)
     found = detect(model, image)
@@ -129,7 +134,7 @@ def test_masks_are_averaged_over_stages_and_views(make_lively_rcnn, image):
 
 
 def test_images_without_detections_are_ordinary(make_constant_rcnn, image):
-    for name in ("htc_toy", "mask_rcnn_toy"):
+    for name in ("htc_toy", "mask_rcnn_toy", "CascadeROIHeads", "Res5ROIHeads"):
         model = make_constant_rcnn(name, [], score=0.5)
         for soft_nms in ("none", "gaussian"):
             model.roi_heads.soft_nms = soft_nms

@@ -14,6 +14,7 @@ from .copy_paste import CopyPasteMapper
 from .sbd import prepare_sbd, register_sbd
 from .stuff_labels import stuff_labels_of
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
+from .train_mapper import build_train_mapper
 from .zoom_out import ZoomOut
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CopyPasteMapper",
     "DatasetError",
     "ZoomOut",
+    "build_train_mapper",
     "check_dataset",
     "draw_toy_scenes",
     "prepare_sbd",

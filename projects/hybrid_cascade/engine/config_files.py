@@ -4,7 +4,7 @@ import difflib
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg
@@ -129,12 +129,32 @@ def _check_override(cfg: DictConfig, override: str) -> None:
             target = node.get("_target_") if isinstance(node, DictConfig) else None
             if target is None:
                 raise _unknown_key(key, part, known)
-            target = locate(target) if isinstance(target, str) else target
-            parameters = inspect.signature(target).parameters
-            takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-            if part not in parameters and not takes_any:
-                raise _unknown_key(key, part, [*parameters])
+            known = _arguments(target)
+            if known is not None and part not in known:
+                raise _unknown_key(key, part, known)
             return
         node = node[part] if isinstance(node, DictConfig) else node[int(part)]
         if not OmegaConf.is_config(node):
             return
+
+
+def _arguments(target: Callable | str) -> list[str] | None:
+    """The names that a function or class takes; None where `**kwargs` end nobody knows where.
+
+    The `**kwargs` of a constructor are taken to go to the next one of the class hierarchy, as in
+    all ROI heads and meta-architectures, unless that one takes nothing.
+    """
+    target = locate(target) if isinstance(target, str) else target
+    constructors = [target]
+    if inspect.isclass(target):
+        constructors = [c.__init__ for c in target.__mro__ if "__init__" in vars(c)]
+    names = []
+    for constructor in constructors:
+        parameters = inspect.signature(constructor).parameters.values()
+        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        named = [name for name in named if name != "self"]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if not takes_any:
+            return names + named if named or constructor is constructors[0] else None
+        names += named
+    return None

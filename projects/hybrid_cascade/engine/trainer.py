@@ -27,7 +27,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 from torch import nn
 
-from ..data import check_dataset
+from ..data import build_train_mapper, check_dataset
 from ..visualization import plot_training_curves
 from . import evaluation
 from .checkpointer import FittingCheckpointer
@@ -131,7 +131,11 @@ class Trainer(DefaultTrainer):
         if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
             sampler = self._build_sampler(cfg)
         return build_detection_train_loader(
-            cfg, dataset=self.train_dataset, sampler=sampler, **_loader_seed(cfg)
+            cfg,
+            dataset=self.train_dataset,
+            mapper=build_train_mapper(cfg, self.train_dataset),
+            sampler=sampler,
+            **_loader_seed(cfg),
         )
 
     def _build_sampler(self, cfg: CfgNode) -> ResumableTrainingSampler:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import configurable, get_cfg
 from detectron2.layers import ShapeSpec, cat, shapes_to_tensor
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
@@ -164,8 +164,15 @@ class MNCROIHeads(ROIHeads):
         features = masked_head.output_shape.channels + box_head.output_shape.channels
         if mnc.GLOBAL_CONTEXT:
             features += box_head.output_shape.channels
+        fractions = mnc.SAMPLING_FRACTIONS
         args = super().from_config(cfg)
-        args.pop("positive_fraction")
+        positive_fraction = args.pop("positive_fraction")
+        if positive_fraction not in (get_cfg().MODEL.ROI_HEADS.POSITIVE_FRACTION, fractions[0]):
+            raise ValueError(
+                f"MODEL.ROI_HEADS.POSITIVE_FRACTION {positive_fraction} has no effect on "
+                "MNCROIHeads: set MODEL.ROI_MNC_HEAD.SAMPLING_FRACTIONS, whose first number it is, "
+                f"now {tuple(fractions)}"
+            )
         return {
             **args,
             "in_features": in_features,
@@ -186,7 +193,7 @@ class MNCROIHeads(ROIHeads):
             "global_context": mnc.GLOBAL_CONTEXT,
             "mask_loss_weight": mnc.MASK_LOSS_WEIGHT,
             "sampling_ious": mnc.SAMPLING_IOUS,
-            "sampling_fractions": mnc.SAMPLING_FRACTIONS,
+            "sampling_fractions": fractions,
             "mask_threshold": mnc.MASK_THRESHOLD,
             "test_output": mnc.TEST_OUTPUT,
             "nms_iou": mnc.NMS_IOU,
@@ -297,7 +304,13 @@ class MNCROIHeads(ROIHeads):
             )
         image_sizes = [p.image_size for p in proposals]
         areas = [mask_areas(t) if len(t) else None for t in targets]
-        boxes = [self._sample(p.proposal_boxes, t) for p, t in zip(proposals, targets, strict=True)]
+        drawn = [self._sample(p.proposal_boxes, t) for p, t in zip(proposals, targets, strict=True)]
+        boxes = [b for b, _ in drawn]
+        num_positives = sum(positives for _, positives in drawn)
+        storage, num_images = get_event_storage(), max(len(drawn), 1)
+        storage.put_scalar("roi_head/num_fg_samples", num_positives / num_images)
+        num_negatives = sum(len(b) for b in boxes) - num_positives
+        storage.put_scalar("roi_head/num_bg_samples", num_negatives / num_images)
         for p in proposals:  # `GeneralizedRCNN` draws them (vis_period)
             p.proposal_boxes = Boxes(p.proposal_boxes.tensor.detach())
         losses = {}
@@ -309,7 +322,7 @@ class MNCROIHeads(ROIHeads):
                 boxes = [Boxes(b.tensor.detach()) for b in boxes]
             instances = [self._match(*x) for x in zip(boxes, targets, areas, strict=True)]
             mask_logits, predictions = self._run_stages(features, boxes, image_sizes)
-            with get_event_storage().name_scope(f"stage{stage}"):
+            with storage.name_scope(f"stage{stage}"):
                 loss_mask, mask_classes = self._mask_loss(mask_logits, instances)
                 category_losses = self.predictor.losses(predictions, instances, mask_classes)
             losses[f"loss_mask_stage{stage - 1}"] = loss_mask * self.mask_loss_weight
@@ -368,8 +381,9 @@ class MNCROIHeads(ROIHeads):
             b.clip(image_size)
         return refined
 
-    def _sample(self, boxes: Boxes, targets: Instances) -> Boxes:
-        """Draw the RoIs of an image to train on, ground-truth boxes among them."""
+    def _sample(self, boxes: Boxes, targets: Instances) -> tuple[Boxes, int]:
+        """Draw the RoIs of an image to train on, ground-truth boxes among them; and how many of
+        them are positive."""
         if self.proposal_append_gt:
             boxes = append_ground_truth(boxes, targets)
         with torch.no_grad():
@@ -388,10 +402,7 @@ class MNCROIHeads(ROIHeads):
             others = [pool[quota:] for pool, quota in zip(pools[1:], quotas[1:], strict=True)]
             lacking = self.batch_size_per_image - sum(len(d) for d in drawn)
             index = torch.cat([*drawn, torch.cat(others)[: max(lacking, 0)]])
-            storage = get_event_storage()
-            storage.put_scalar("roi_head/num_fg_samples", len(drawn[0]))
-            storage.put_scalar("roi_head/num_bg_samples", len(index) - len(drawn[0]))
-        return boxes[index]
+        return boxes[index], len(drawn[0])
 
     @torch.no_grad()
     def _match(self, boxes: Boxes, targets: Instances, areas: Tensor | None) -> Instances:
