@@ -137,9 +137,8 @@ def convert(checkpoint: Path, converted: Path) -> None:
     """MMDetection's checkpoint of HTC as one of ours."""
     options = ["--from", "mmdet", str(checkpoint), str(converted)]
     options += ["--config-file", str(ROOT / OUR_CONFIG)]
-    subprocess.run(
-        [sys.executable, str(ROOT / "tools/convert_checkpoint.py"), *options], check=True
-    )
+    tool = [sys.executable, str(ROOT / "tools/convert_checkpoint.py")]
+    subprocess.run([*tool, *options], check=True, stdout=sys.stderr)
 
 
 def settings_but_masks() -> list[str]:

@@ -1,8 +1,9 @@
 """A process with one model in it, which models.py starts, in this environment or MMDetection's.
 
 Its argument is a JSON object: "kind" ("ours", "detectron2" or "mmdet"), "config" and "settings" of
-ours, "weights" (a file, or null), "threads", "device", "amp". It answers a line of JSON on stdout to
-each line of JSON on stdin, whose "do" is the name of a method of `Worker`, the rest its arguments.
+ours, "weights" (a file, or null), "threads", "device", "amp". It answers a line of JSON on stdout
+to each line of JSON on stdin, whose "do" is the name of a method of `Worker`, the rest its
+arguments.
 """
 
 from __future__ import annotations
@@ -244,10 +245,19 @@ class Worker:
         return {"seconds": seconds_of(self._work(index, Parts()), self.device)}
 
     def parts(self, index: int) -> dict:
-        """Seconds of the parts of a batch."""
+        """Seconds of the parts of a batch, and "mask_rois", how many RoIs its masks are for."""
         parts = Parts(self.device)
         work = self._work(index, parts)
-        return {"seconds": parts.measure(work)}
+        rois = []
+        hooks = [
+            module.register_forward_pre_hook(lambda _module, inputs: rois.append(len(inputs[0])))
+            for name, module in self.detector.model.named_modules()
+            if "mask_head" in name and name.endswith(("predictor", "conv_logits"))
+        ]
+        seconds = parts.measure(work)
+        for hook in hooks:
+            hook.remove()
+        return {"seconds": seconds, "mask_rois": sum(rois)}
 
     def detections(self, path: str) -> dict:
         """Save what the last batch has; "number" of detections in each photograph."""
@@ -268,6 +278,7 @@ class Worker:
         detector = self.detector
         inputs = copy.deepcopy(detector.inputs(self.batches[index]))
         detector.watch(parts)
+        self.found = []  # makes room
         if not detector.model.training:
 
             def detect():

@@ -27,10 +27,10 @@ polygons, or bitmaps in MMDetection.
 How it is measured: every model has a process of its own (`model_worker.py`), with --threads
 threads. In every round each model runs once on each batch, one model at a time, in an order that
 rotates; the others wait for a line on stdin, with OMP_WAIT_POLICY=PASSIVE, since OpenMP's threads
-would otherwise spin for a while after their work. Figures are medians over the rounds, summed over
-the batches. Times of parts come from rounds of their own. Memory is the peak of the process
-(resident on the CPU, on Linux; allocated by torch on the GPU), in a fresh process for inference and
-for training.
+would otherwise spin for a while after their work. Figures are medians over the rounds, and means
+over the batches. Times of parts come from rounds of their own; "mask RoIs" is the number of boxes
+that the mask branches together see there. Memory is the peak of the process (resident on the CPU,
+on Linux; allocated by torch on the GPU), in a fresh process for each table.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Worker:
             settings = settings_but_masks() if name == "htc" else []
             spec |= {"kind": "ours", "config": str(ROOT / config), "settings": settings}
         self.name = name
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, str(Path(__file__).with_name("model_worker.py")), json.dumps(spec)],
             stdin=subprocess.PIPE,
@@ -241,7 +241,7 @@ def measure(names, weights, data: Path, batch: int, training: bool, folder: Path
     results = {name: {"detections": []} for name in names}
     found = {name: [] for name in names}
     for name, worker in workers.items():
-        for index in range(number):  # the first is for warming up
+        for index in range(number):  # for warming up, too
             worker.ask("seconds", index=index)
             if not training:
                 path = folder / f"{name.replace('/', '_')}_{index}.pth"
@@ -249,22 +249,26 @@ def measure(names, weights, data: Path, batch: int, training: bool, folder: Path
                 found[name] += torch.load(path, weights_only=True)
                 path.unlink()
 
-    def ask(worker: Worker, do: str) -> list:
-        return [worker.ask(do, index=index)["seconds"] for index in range(number)]
+    def ask(worker: Worker, do: str) -> list[dict]:
+        return [worker.ask(do, index=index) for index in range(number)]
 
     rounds = interleaved({n: partial(ask, w, "seconds") for n, w in workers.items()}, args.repeats)
     parts = interleaved({n: partial(ask, w, "parts") for n, w in workers.items()}, PARTS_ROUNDS)
     for name, worker in workers.items():
-        batches = [medians([dict(seconds=x) for x in b])["seconds"] for b in zip(*rounds[name])]
-        parts_of_batches = [medians(b) for b in zip(*parts[name])]
+        # By batch, then by round.
+        seconds = zip(*rounds[name], strict=True)
+        parts_of_batches = [
+            medians([one["seconds"] for one in batch]) for batch in zip(*parts[name], strict=True)
+        ]
         results[name] |= {
-            "seconds": sum(batches) / number,
+            "seconds": sum(medians(batch)["seconds"] for batch in seconds) / number,
             "parts": {
-                part: sum(b.get(part, 0.0) for b in parts_of_batches) / number
-                for part in dict.fromkeys(p for b in parts_of_batches for p in b)
+                part: sum(batch.get(part, 0.0) for batch in parts_of_batches) / number
+                for part in dict.fromkeys(part for batch in parts_of_batches for part in batch)
             },
+            "mask_rois": sum(one["mask_rois"] for one in parts[name][-1]) / number,
             "peak_bytes": worker.ask("peak")["bytes"],
-            "rounds": rounds[name],
+            "rounds": [[one["seconds"] for one in batches] for batches in rounds[name]],
         }
         worker.close()
     report = {"models": results, "ratios": ratios(results)}
@@ -310,13 +314,15 @@ def count_same(ours: dict, theirs: dict) -> int:
 
 def print_table(title: str, report: dict, unit: str) -> None:
     parts = list(dict.fromkeys(p for r in report["models"].values() for p in r["parts"]))
-    print(f"\n{title}\n\n| model | s / {unit} | {' | '.join(parts)} | peak memory, GB |")
-    print("|---" * (len(parts) + 3) + "|")
+    print(
+        f"\n{title}\n\n| model | s / {unit} | {' | '.join(parts)} | mask RoIs | peak memory, GB |"
+    )
+    print("|---" * (len(parts) + 4) + "|")
     for name, r in report["models"].items():
         cells = [f"{r['parts'][p]:.2f}" if p in r["parts"] else "" for p in parts]
         print(
             f"| {TITLES.get(name, name)} | {r['seconds']:.2f} | {' | '.join(cells)} "
-            f"| {r['peak_bytes'] / 1e9:.2f} |"
+            f"| {r['mask_rois']:.0f} | {r['peak_bytes'] / 1e9:.2f} |"
         )
     if report["ratios"]:
         print("\n| ratio | time | peak memory |\n|---|---|---|")
