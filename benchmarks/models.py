@@ -15,7 +15,7 @@ Models:
 - mmdet_htc: MMDetection's published HTC. It runs three mask branches and keeps the last one's
   masks; ours are the average of the three. All else is set to be the same.
 - detectron2_cascade: Detectron2's own classes and config, with one mask branch.
-- any LazyConfig of ours, by its path.
+- any other LazyConfig of ours with HTCROIHeads, by its path.
 
 What is the same: the weights (random, such that every layer matters and 100 instances are found in
 a photograph), the resized pixels of the photographs, the work: from these pixels to masks of the
