@@ -3,7 +3,7 @@
 
     python benchmarks/models.py --images a.jpg b.jpg c.jpg --mmdet-python ENV/bin/python
     python benchmarks/models.py --images ... --growth --repeats 3
-    python benchmarks/models.py --images ... --device cuda --amp --batch 1 4
+    python benchmarks/models.py --images ... --device cuda --amp --batch 1 4   # not run so far
 
 Prints Markdown tables with ratios; writes benchmarks/results/models_<device>.json and .png
 (models_growth_<device> with --growth). Without --mmdet-python (the Python of an environment with
@@ -30,7 +30,8 @@ rotates; the others wait for a line on stdin, with OMP_WAIT_POLICY=PASSIVE, sinc
 would otherwise spin for a while after their work. Figures are medians over the rounds, and means
 over the batches. Times of parts come from rounds of their own; "mask RoIs" is the number of boxes
 that the mask branches together see there. Memory is the peak of the process (resident on the CPU,
-on Linux; allocated by torch on the GPU), in a fresh process for each table.
+on Linux; allocated by torch on the GPU), in a fresh process for each table. With random weights few
+boxes match the ground truth: in a real training the mask branches see more of them.
 """
 
 from __future__ import annotations
