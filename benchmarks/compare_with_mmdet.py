@@ -28,55 +28,20 @@ import torch
 from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
-MMDET_CONFIG = "htc/htc_r50_fpn_1x_coco.py"
 OUR_CONFIG = "configs/htc/htc_r50_fpn_1x.py"
 CHECKPOINT = "mmdet.pth"
-# Deviation of what the last layers put out, 1 elsewhere.
-SPREAD = {"rpn_cls": 2.0, "rpn_reg": 0.3, "fc_cls": 1.5, "fc_reg": 0.7, "conv_logits": 2.0}
 
 
 def reference(args: argparse.Namespace) -> None:
     """Run MMDetection; writes DIR/mmdet.pth and DIR/<photograph>.pth."""
-    import mmcv
-
-    mmcv.__version__ = min(mmcv.__version__, "2.1.0")  # mmdet 3.3.0 asks for < 2.2.0; 2.2.0 works
     import cv2
-    import mmdet
-    from mmdet.registry import MODELS
-    from mmdet.structures import DetDataSample
-    from mmdet.utils import register_all_modules
-    from mmengine.config import Config
-    from mmengine.runner import save_checkpoint
+    import mmdet_htc
 
-    register_all_modules()
-    config_root = Path(mmdet.__file__).parent / ".mim/configs"
-    config = Config.fromfile(config_root / MMDET_CONFIG)
-    config.model.backbone.init_cfg = None
-    torch.manual_seed(args.seed)
-    model = MODELS.build(config.model).eval()
-
-    def load(path: str) -> dict:
-        """As the test pipeline of the config: LoadImageFromFile, Resize((1333, 800)), Pack."""
-        original = mmcv.imread(path)
-        image, scale = mmcv.imrescale(original, (1333, args.short_edge), return_scale=True)
-        height, width = original.shape[:2]
-        sample = DetDataSample(
-            metainfo={
-                "img_shape": image.shape[:2],
-                "ori_shape": (height, width),
-                "scale_factor": (image.shape[1] / width, image.shape[0] / height),
-            }
-        )
-        tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
-        return model.data_preprocessor({"inputs": [tensor], "data_samples": [sample]}), tensor
-
-    make_lively(model, load(args.images[0])[0])
+    model = mmdet_htc.build(args.seed)
+    mmdet_htc.liven_up(model, mmdet_htc.read(args.images[0], args.short_edge))
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(
-        {"meta": {"mmdet_version": mmdet.__version__}, "state_dict": model.state_dict()},
-        str(output / CHECKPOINT),
-    )
+    mmdet_htc.save(model, output / CHECKPOINT)
 
     recorded = {}
     record_results(model.rpn_head, "predict", recorded)
@@ -85,7 +50,8 @@ def reference(args: argparse.Namespace) -> None:
     for head in model.roi_head.mask_head:
         head.register_forward_hook(lambda _m, _i, out: stage_logits.append(out[0]))
     for path in args.images:
-        data, pixels = load(path)
+        pixels, original_size = mmdet_htc.read(path, args.short_edge)
+        data = model.data_preprocessor(mmdet_htc.as_inputs([(pixels, original_size)]))
         stage_logits.clear()
         with torch.no_grad():
             (result,) = model.predict(data["inputs"], data["data_samples"], rescale=True)
@@ -115,51 +81,12 @@ def reference(args: argparse.Namespace) -> None:
                 "stage_masks": probabilities[:, rows, found.labels],
                 "last_stage_bitmasks": torch.from_numpy(np.packbits(found.masks.numpy(), axis=-1)),
                 "averaged_bitmasks": torch.from_numpy(np.packbits(pasted.numpy(), axis=-1)),
-                "environment": f"mmdet {mmdet.__version__}, torch {torch.__version__}",
+                "environment": mmdet_htc.ENVIRONMENT,
+                "config": mmdet_htc.CONFIG,
             },
             output / (Path(path).stem + ".pth"),
         )
         print(f"{path}: {len(found)} instances, OpenCV {cv2.__version__}")
-
-
-def make_lively(model: torch.nn.Module, data: dict) -> None:
-    """Draw weights under which every layer matters, as the default initialization's do not.
-
-    In one pass over an image the output channels of each layer get mean 0 and the deviation that
-    `SPREAD` says, by weight and bias: classes, scores, boxes and masks then differ between places.
-    """
-    handles = []
-
-    def standardize(module, _inputs, output):
-        if module in standardized:  # the RPN head runs on every level
-            return None
-        standardized.add(module)
-        target = next((s for end, s in SPREAD.items() if name_of[module].endswith(end)), 1.0)
-        dims = [d for d in range(output.dim()) if d != 1]
-        scale = target / output.std(dims).clamp(min=1e-3)
-        shift = -output.mean(dims) * scale
-        out_dim = 1 if isinstance(module, torch.nn.ConvTranspose2d) else 0
-        shape = [-1 if d == out_dim else 1 for d in range(module.weight.dim())]
-        module.weight.data *= scale.view(shape)
-        module.bias.data = module.bias * scale + shift
-        shape = [-1 if d == 1 else 1 for d in range(output.dim())]
-        return output * scale.view(shape) + shift.view(shape)
-
-    standardized = set()
-    name_of = {module: name for name, module in model.named_modules()}
-    for module in name_of:
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
-            handles.append(module.register_forward_hook(standardize))
-        elif getattr(module, "weight", None) is not None:
-            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                handles.append(module.register_forward_hook(standardize))
-    with torch.no_grad():
-        model.predict(data["inputs"], data["data_samples"])
-    for handle in handles:
-        handle.remove()
 
 
 def record_results(owner: object, method: str, recorded: dict) -> None:
@@ -178,18 +105,12 @@ def record_results(owner: object, method: str, recorded: dict) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Convert DIR/mmdet.pth, run our config on the recorded pixels, write the differences."""
-    from hybrid_cascade.checkpoint import MMDET
     from hybrid_cascade.engine import build_model, load_config, load_weights
 
     folder = Path(args.reference)
     converted = folder / "converted.pth"
-    convert = ["--from", "mmdet", str(folder / CHECKPOINT), str(converted)]
-    convert += ["--config-file", str(ROOT / OUR_CONFIG)]
-    subprocess.run(
-        [sys.executable, str(ROOT / "tools/convert_checkpoint.py"), *convert], check=True
-    )
-    # The averaged masks are compared first, so this setting is changed below.
-    settings = [x for x in shlex.split(MMDET.lazy_settings) if "average_masks" not in x]
+    convert(folder / CHECKPOINT, converted)
+    settings = settings_but_masks()
     model = build_model(load_config(str(ROOT / OUR_CONFIG), settings))
     load_weights(model, str(converted))
 
@@ -200,7 +121,7 @@ def compare(args: argparse.Namespace) -> None:
         print(path.stem, json.dumps(report, indent=2))
     results = {
         "command": "benchmarks/compare_with_mmdet.py (reference, then compare)",
-        "models": {"mmdet": MMDET_CONFIG, "ours": OUR_CONFIG, "our settings": settings},
+        "models": {"mmdet": theirs["config"], "ours": OUR_CONFIG, "our settings": settings},
         "environment": {
             "mmdet": theirs["environment"],
             "detectron2": detectron2_version(),
@@ -210,6 +131,24 @@ def compare(args: argparse.Namespace) -> None:
     }
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
+
+
+def convert(checkpoint: Path, converted: Path) -> None:
+    """MMDetection's checkpoint of HTC as one of ours."""
+    options = ["--from", "mmdet", str(checkpoint), str(converted)]
+    options += ["--config-file", str(ROOT / OUR_CONFIG)]
+    tool = [sys.executable, str(ROOT / "tools/convert_checkpoint.py")]
+    subprocess.run([*tool, *options], check=True, stdout=sys.stderr)
+
+
+def settings_but_masks() -> list[str]:
+    """The overrides of our config with which it computes what MMDetection's does.
+
+    Without that of the masks: ours average them over the stages, MMDetection's are the last's.
+    """
+    from hybrid_cascade.checkpoint import MMDET
+
+    return [x for x in shlex.split(MMDET.lazy_settings) if "average_masks" not in x]
 
 
 def compare_photograph(model: torch.nn.Module, theirs: dict) -> dict:
