@@ -68,7 +68,7 @@ def test_a_converted_file_gives_the_boxes_and_scores_of_torchvision(tmp_path):
     full = (expected["boxes"][:, 2:] > expected["boxes"][:, :2]).all(dim=1)
     assert len(found) == full.sum() > 10
     torch.testing.assert_close(found.scores, expected["scores"][full], rtol=0, atol=1e-3)
-    torch.testing.assert_close(found.pred_boxes.tensor, expected["boxes"][full], rtol=0, atol=0.02)
+    torch.testing.assert_close(found.pred_boxes.tensor, expected["boxes"][full], rtol=0, atol=0.05)
     classes = [CATEGORY_IDS[label] for label in expected["labels"][full].tolist()]
     assert found.pred_classes.tolist() == classes and len(set(classes)) > 3
 

@@ -14,6 +14,8 @@ from detectron2.layers import shapes_to_tensor
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from hybrid_cascade.engine.export import pooled_by_torchvision
+
 ROOT = Path(__file__).parents[2]
 HTC = ROOT / "configs" / "quick_start" / "htc_toy.py"
 
@@ -83,7 +85,8 @@ def test_an_exported_htc_runs_in_a_process_with_torch_and_torchvision_only(
     assert "roi_align" in (tmp_path / "graph" / "model_ts_IR_inlined.txt").read_text()
 
     image = torch.randint(0, 256, (3, 97, 130)).float()
-    with torch.no_grad():
+    model = model.to(memory_format=torch.channels_last)  # as the tool's on CPUs
+    with torch.no_grad(), pooled_by_torchvision(model):
         [found] = model.inference([{"image": image}], do_postprocess=False)
     expected = [found.pred_boxes.tensor, found.pred_classes, found.pred_masks, found.scores]
     assert len(found)

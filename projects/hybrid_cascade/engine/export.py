@@ -6,6 +6,7 @@ Shapes: h, w: size of the image that the network sees, R: detections, M: the sid
 import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from unittest import mock
 
 import torch
@@ -90,14 +91,9 @@ def check_traceable(model: nn.Module) -> None:
 def largest_differences(model: nn.Module, graph: nn.Module, image: Tensor) -> dict[str, float]:
     """How far the outputs of a graph for an image (3, h, w) are from the model's, field by field.
 
-    Infinity for a field of another shape or type, or of values that are not numbers. RoIs are
-    pooled by torchvision for this, as in a graph: our own operator rounds differently, and of two
-    boxes with nearly the same score, the other one may then be suppressed.
+    Infinity for a field of another shape or type, or of values that are not numbers.
     """
-    poolers = [m for m in model.modules() if isinstance(m, FusedROIPooler)]
-    with torch.no_grad(), contextlib.ExitStack() as stack:
-        for pooler in poolers:
-            stack.enter_context(mock.patch.object(pooler, "in_one_pass", False))
+    with torch.no_grad(), pooled_by_torchvision(model):
         [instances] = detect(model, [{"image": image}])
         found = graph(image)
     names = [*sorted(instances.get_fields()), "image_size"]
@@ -111,6 +107,20 @@ def largest_differences(model: nn.Module, graph: nn.Module, image: Tensor) -> di
             difference = (x.cpu().double() - y.cpu().double()).abs().nan_to_num(math.inf)
             differences[name] = difference.max().item() if len(difference) else 0.0
     return differences
+
+
+@contextlib.contextmanager
+def pooled_by_torchvision(model: nn.Module) -> Iterator[None]:
+    """RoIs are pooled as in a graph, for comparing the two.
+
+    Our own operator rounds differently, and of two boxes with nearly the same score, the other one
+    may then be suppressed.
+    """
+    with contextlib.ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, FusedROIPooler):
+                stack.enter_context(mock.patch.object(module, "in_one_pass", False))
+        yield
 
 
 def detect(model: nn.Module, batched_inputs: list[dict]) -> list[Instances]:
