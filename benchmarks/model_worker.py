@@ -30,11 +30,22 @@ class Detectron2Model:
         self.roi_heads = model.roi_heads
 
     @classmethod
-    def of_config(cls, config: str, settings: list[str], weights: str | None, device: str):
+    def of_config(
+        cls,
+        config: str,
+        settings: list[str],
+        one_mask_head: bool,
+        weights: str | None,
+        device: str,
+    ):
         from hybrid_cascade.engine import build_model, load_config, load_weights
 
         torch.manual_seed(0)
-        model = build_model(load_config(config, [*settings, f"train.device={device}"]))
+        config = load_config(config, [*settings, f"train.device={device}"])
+        if one_mask_head:
+            heads = config.model.roi_heads
+            heads.update(mask_stages="last", mask_heads=heads.mask_heads[:1])
+        model = build_model(config)
         if weights:
             load_weights(model, weights)
         return cls(model)
@@ -252,7 +263,7 @@ class Worker:
         hooks = [
             module.register_forward_pre_hook(lambda _module, inputs: rois.append(len(inputs[0])))
             for name, module in self.detector.model.named_modules()
-            if "mask_head" in name and name.endswith(("predictor", "conv_logits"))
+            if "mask_head" in name and name.endswith(("deconv", "upsample"))
         ]
         seconds = parts.measure(work)
         for hook in hooks:

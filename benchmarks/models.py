@@ -11,10 +11,12 @@ MMDetection 3.3.0, mmcv 2.x and mmengine) MMDetection is left out.
 
 Models:
 
-- htc, cascade: our HTC and Cascade Mask R-CNN (a mask branch at every stage), ResNet-50-FPN.
+- htc: our HTC, ResNet-50-FPN as all of these.
 - mmdet_htc: MMDetection's published HTC. It runs three mask branches and keeps the last one's
   masks; ours are the average of the three. All else is set to be the same.
-- detectron2_cascade: Detectron2's own classes and config, with one mask branch.
+- cascade: our Cascade Mask R-CNN with one mask branch (mask_stages="last"), as Detectron2's.
+- cascade_three_masks: our config of it as it is, a mask branch at every stage.
+- detectron2_cascade: Detectron2's own classes and config.
 - any other LazyConfig of ours with HTCROIHeads, by its path.
 
 What is the same: the weights (random, such that every layer matters and 100 instances are found in
@@ -71,6 +73,7 @@ TITLES = {
     "htc": "HTC, ours",
     "mmdet_htc": "HTC, MMDetection",
     "cascade": "Cascade Mask R-CNN, ours",
+    "cascade_three_masks": "the same with three mask branches",
     "detectron2_cascade": "Cascade Mask R-CNN, Detectron2",
 }
 RATIOS = [("htc", "mmdet_htc"), ("htc", "detectron2_cascade"), ("cascade", "detectron2_cascade")]
@@ -98,9 +101,12 @@ class Worker:
         elif name == "detectron2_cascade":
             spec["kind"] = "detectron2"
         else:
-            config = {"htc": OUR_CONFIG, "cascade": CASCADE_CONFIG}.get(name, name)
+            config = OUR_CONFIG if name == "htc" else name
+            if name in ("cascade", "cascade_three_masks"):
+                config = CASCADE_CONFIG
             settings = settings_but_masks() if name == "htc" else []
             spec |= {"kind": "ours", "config": str(ROOT / config), "settings": settings}
+            spec["one_mask_head"] = name == "cascade"
         self.name = name
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -208,7 +214,7 @@ def draw_annotations(height: int, width: int) -> list[dict]:
 
 
 def make_weights(names: list[str], data: Path, folder: Path, args) -> dict[str, Path]:
-    """Weights for every model; the ones of HTC, of MMDetection if it is there, for all four."""
+    """Weights for every model; the ones of HTC, of MMDetection if it is there, for all TITLES."""
     weights = {}
     source = "mmdet_htc" if args.mmdet_python else "htc"
     for name in {source, *names} - (TITLES.keys() - {source}):
@@ -224,11 +230,18 @@ def make_weights(names: list[str], data: Path, folder: Path, args) -> dict[str, 
     of_htc = ("semantic_branch.", "roi_heads.mask_information_flow.")
     cascade = {k: v for k, v in state.items() if not k.startswith(of_htc)}
     one_mask_head = {
-        k.replace("mask_head.0.", "mask_head."): v
-        for k, v in cascade.items()
-        if not k.startswith(("roi_heads.mask_head.1.", "roi_heads.mask_head.2."))
+        name: tensor
+        for name, tensor in cascade.items()
+        if not name.startswith(("roi_heads.mask_head.1.", "roi_heads.mask_head.2."))
     }
-    for name, tensors in (("cascade", cascade), ("detectron2_cascade", one_mask_head)):
+    of_detectron2 = {
+        name.replace("mask_head.0.", "mask_head."): tensor for name, tensor in one_mask_head.items()
+    }
+    for name, tensors in (
+        ("cascade", one_mask_head),
+        ("cascade_three_masks", cascade),
+        ("detectron2_cascade", of_detectron2),
+    ):
         weights[name] = folder / f"{name}.pth"
         torch.save({"model": tensors}, weights[name])
     return weights

@@ -11,7 +11,7 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 
 from hybrid_cascade.data import register_coco_json, register_toy_scenes
-from hybrid_cascade.engine import evaluate, load_config
+from hybrid_cascade.engine import build_model, evaluate, load_config
 from hybrid_cascade.evaluation import VOCRegionEvaluator
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
@@ -100,3 +100,38 @@ def test_the_data_of_sbd_is_read_as_bit_masks_and_measured_by_both():
     assert dataloader.train.mapper.instance_mask_format == "bitmask"
     assert [e._target_ for e in dataloader.evaluator] == [COCOEvaluator, VOCRegionEvaluator]
     assert dataloader.evaluator[1].dataset_name == dataloader.test.dataset.names == "sbd_val"
+
+
+def channels_last_convolutions(model):
+    # Of a 1x1 convolution, both formats are the same.
+    weights = [p for p in model.parameters() if p.dim() == 4 and p.shape[-1] > 1]
+    return {w.is_contiguous(memory_format=torch.channels_last) for w in weights}
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("quick_start/htc_toy.py", "train.channels_last={}"),
+        ("yaml/htc/htc_r50_fpn_1x.yaml", "MODEL.CHANNELS_LAST {}"),
+    ],
+)
+@pytest.mark.parametrize(("value", "expected"), [(None, True), (True, True), (False, False)])
+def test_convolutions_are_channels_last_on_a_cpu_unless_the_config_says_otherwise(
+    path, key, value, expected
+):
+    opts = [] if value is None else key.format(value).split()
+    model = build_model(load_config(str(CONFIGS / path), opts))
+    assert channels_last_convolutions(model) == {expected}
+
+
+def test_the_memory_format_changes_rounding_only(inputs):
+    models = []
+    for value in (True, False):
+        cfg = load_config(str(CONFIGS / "quick_start" / "htc_toy.py"))
+        cfg.train.channels_last = value
+        torch.manual_seed(0)
+        models.append(build_model(cfg))
+    with torch.no_grad():
+        images = models[0].preprocess_image(inputs).tensor
+        one, other = (m.semantic_branch(m.backbone(images), None)[0] for m in models)
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
