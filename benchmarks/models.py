@@ -60,6 +60,7 @@ from detectron2.data.detection_utils import (
 )
 from detectron2.structures import BoxMode
 from detectron2.structures.masks import polygons_to_bitmask
+from model_worker import BACKBONE, BACKWARD, BOXES, MASKS, PASTE, RPN, SEMANTIC, UPDATE
 from provenance import provenance
 from timing import interleaved, medians
 
@@ -78,6 +79,7 @@ TITLES = {
 }
 RATIOS = [("htc", "mmdet_htc"), ("htc", "detectron2_cascade"), ("cascade", "detectron2_cascade")]
 SAME_RESULTS = [("htc", "mmdet_htc"), ("cascade", "detectron2_cascade")]
+PARTS = [BACKBONE, SEMANTIC, RPN, BOXES, MASKS, PASTE, BACKWARD, UPDATE, "other"]
 PARTS_ROUNDS = 3
 GROWTH = {
     "short edge, px": [400, 600, 800, 1000],
@@ -327,7 +329,7 @@ def count_same(ours: dict, theirs: dict) -> int:
 
 
 def print_table(title: str, report: dict, unit: str) -> None:
-    parts = list(dict.fromkeys(p for r in report["models"].values() for p in r["parts"]))
+    parts = [p for p in PARTS if any(p in r["parts"] for r in report["models"].values())]
     print(
         f"\n{title}\n\n| model | s / {unit} | {' | '.join(parts)} | mask RoIs | peak memory, GB |"
     )
@@ -360,9 +362,10 @@ def draw(reports: dict[str, dict], path: Path) -> None:
         models = report["models"]
         labels = [TITLES.get(name, Path(name).stem) for name in models]
         left = np.zeros(len(models))
-        for part in dict.fromkeys(p for r in models.values() for p in r["parts"]):
+        for index, part in enumerate(PARTS):
             widths = np.array([r["parts"].get(part, 0.0) for r in models.values()])
-            panel.barh(labels, widths, left=left, label=part)
+            if widths.any():
+                panel.barh(labels, widths, left=left, label=part, color=f"C{index}")
             left += widths
         for y, r in enumerate(models.values()):
             panel.text(left[y], y, f" {r['peak_bytes'] / 1e9:.1f} GB", va="center")
@@ -456,7 +459,13 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
-    record = {"command": " ".join(sys.argv[1:]), **provenance(args.device)}
+    # Without paths, which are of one machine.
+    options = {k: v for k, v in vars(args).items() if k not in ("mmdet_python", "output")}
+    options |= {
+        "images": [Path(i).name for i in args.images],
+        "annotations": bool(args.annotations),
+    }
+    record = {"options": options, **provenance(args.device)}
     suffix = args.device + ("_amp" if args.amp else "")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
