@@ -3,8 +3,8 @@
 
     benchmarks/test_time.py --weights a/model_final.pth b/model_final.pth
 
-runs `train_net.py --config-file configs/quick_start/htc_toy.py --eval-only` with each of the options
-of docs/test_time.md, on the first model, with the second one as a further checkpoint, and the other
+runs `train_net.py --config-file configs/quick_start/htc_toy.py --eval-only` with the options of
+docs/test_time.md, on the first model, with the second one as a further checkpoint, and the other
 way round. Prints a Markdown table, and writes benchmarks/results/test_time.json. Two models:
 
     benchmarks/quick_start.py --models htc --seeds 1 2 --results output/htc.json
@@ -21,7 +21,7 @@ from pathlib import Path
 from provenance import provenance
 
 ROOT = Path(__file__).parent.parent
-SIZES = ["train.test_time.short_sides=[128,160,192]", "train.test_time.flip=True"]
+SIZES = ["train.test_time.short_sides=[96,128,160]", "train.test_time.flip=True"]
 OTHER = "train.test_time.checkpoints=[{other}]"
 OPTIONS = {
     "before": [],

@@ -70,10 +70,12 @@ def main(argv: list[str] | None = None) -> int:
 
     args.output.parent.mkdir(parents=True, exist_ok=True)
     graph = trace(model, image)
-    graph.save(args.output)
+    # Under another name until it is compared: an older file stays if this one is no good.
+    candidate = args.output.with_name(args.output.name + ".new")
+    graph.save(candidate)
     if args.dump_graph:
         dump_torchscript_IR(graph, args.dump_graph)
-    graph = torch.jit.load(args.output, map_location=model.device)
+    graph = torch.jit.load(candidate, map_location=model.device)
     height, width = image.shape[1:]
     pictures = {
         "sample image": image,
@@ -84,20 +86,22 @@ def main(argv: list[str] | None = None) -> int:
     for name, picture in pictures.items():
         print(f"{name}, {picture.shape[1]}x{picture.shape[2]}: ", end="")
         try:
-            graph(picture)  # the second time, PyTorch optimizes what the first one has shown it
+            with torch.no_grad():
+                graph(picture)  # the second time, PyTorch optimizes what the first one has shown it
+                number = len(graph(picture)[0])
             differences = largest_differences(model, graph, picture)
         except RuntimeError as error:
             print(f"the graph fails: {error}")
             agree = False
             continue
-        number = len(graph(picture)[0])
         described = ", ".join(f"{field} {value:g}" for field, value in differences.items())
         print(f"{number} detections, largest differences: {described}")
         agree &= all(value <= TOLERANCES.get(field, 0) for field, value in differences.items())
     if not agree:
-        args.output.unlink()
-        print("The graph does not do what the model does: no file is left.", file=sys.stderr)
+        candidate.unlink()
+        print("The graph does not do what the model does: no file is written.", file=sys.stderr)
         return 1
+    candidate.replace(args.output)
     operators = {
         name
         for name in torch.jit.export_opnames(graph)

@@ -1,4 +1,5 @@
 import pytest
+from detectron2.data import MetadataCatalog
 
 from hybrid_cascade.data import stuff_labels_of
 
@@ -11,6 +12,17 @@ def test_labels_of_the_built_in_data_sets():
 
 def test_detectron2s_panoptic_data_sets_have_one_label_for_all_things():
     assert stuff_labels_of("coco_2017_val_panoptic_separated") == list(range(1, 54))
+
+
+def test_a_category_id_of_zero_can_be_stuff_and_ids_of_things_are_none():
+    metadata = MetadataCatalog.get("numbered from 0")
+    metadata.set(
+        stuff_classes=["moss", "soil", "fern"],
+        stuff_dataset_id_to_contiguous_id={0: 0, 1: 1, 2: 2},
+        thing_dataset_id_to_contiguous_id={2: 0},
+    )
+    assert stuff_labels_of("numbered from 0") == [0, 1]
+    MetadataCatalog.remove("numbered from 0")
 
 
 @pytest.mark.parametrize("name", ["coco_2017_val", "nobody registered this"])

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode
+from detectron2.layers import Conv2d
 from omegaconf import OmegaConf
 
 from hybrid_cascade.engine import load_config
@@ -76,6 +77,10 @@ def test_no_argument_that_a_config_has_is_taken_for_unknown(path):
 def test_arguments_that_end_nobody_knows_where_are_let_through():
     path = str(CONFIGS / "htc/htc_timm_convnext_t_fpn_3x.py")
     load_config(path, ["model.backbone.bottom_up.any_argument_of_timm=1"])
+
+
+def test_a_layer_may_take_from_its_kwargs_what_its_base_does_not_know():
+    assert _arguments(Conv2d) is None  # "norm" and "activation"
 
 
 def test_an_argument_that_the_config_leaves_out_can_be_set():

@@ -91,8 +91,9 @@ def test_the_graph_detects_in_any_image_what_the_model_detects(case, build, imag
             differences = largest_differences(model, graph, image)
             assert set(differences.values()) == {0}, differences
             counts.append(len(graph(image)[0]))
+    assert max(counts) > 0
     if case != "SSD":
-        assert min(counts) == 0 < max(counts)
+        assert min(counts) == 0
 
 
 @pytest.mark.skipif(not LIBRARIES, reason="RoI warp is not compiled here")

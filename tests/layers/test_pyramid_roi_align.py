@@ -4,9 +4,9 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from hybrid_cascade.layers import pyramid_roi_align
-from hybrid_cascade.layers.roi_warp import compiled_devices
+from hybrid_cascade.layers.pyramid_roi_align import is_compiled
 
-pytestmark = pytest.mark.skipif("cpu" not in compiled_devices, reason="it is not compiled")
+pytestmark = pytest.mark.skipif(not is_compiled, reason="it is not compiled")
 
 SCALES = [1 / 4, 1 / 8, 1 / 8]
 BINS = [1, 1, 2]
@@ -96,18 +96,69 @@ def test_float32_and_the_memory_format_of_the_maps_change_rounding_only():
     assert output.is_contiguous()
 
 
-def test_the_number_of_threads_changes_nothing():
+@pytest.fixture
+def threads():
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
+
+
+def test_the_number_of_threads_changes_nothing(threads):
     boxes = make_boxes(torch.float32)
     results = []
-    threads = torch.get_num_threads()
     for count in (1, 3):
         torch.set_num_threads(count)
         maps = [m.requires_grad_() for m in make_maps(130, torch.float32)]
         output = pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (7, 7), bins=BINS)
         results.append([output, *torch.autograd.grad(output.square().sum(), maps)])
-    torch.set_num_threads(threads)
     for one, three in zip(*results, strict=True):
         assert torch.equal(one, three)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (6, 1), (5, 7)])
+def test_maps_of_one_row_or_column_and_boxes_that_end_at_their_border(size, aligned):
+    height, width = size
+    maps = [torch.randn(2, 66, 12, 12, dtype=torch.float64)[:, :, 2 : 2 + height, 1 : 1 + width]]
+    boxes = torch.tensor(
+        [
+            [0, -1, -1, width, height],
+            [1, 0.5, 0.5, width + 0.5, height + 0.5],
+            [0, width - 1, height - 1, width + 1, height + 1],
+            [1, -1, -1, 0, 0],
+            [1, 0, 0, width - 1, height - 1],
+        ],
+        dtype=torch.float64,
+    )
+    levels = torch.zeros(5, 1, dtype=torch.int64)
+    for sampling_ratio in (0, 2):
+        args = (boxes, levels, [1.0], (3, 2), sampling_ratio, aligned)
+        output = pyramid_roi_align(maps, *args)
+        torch.testing.assert_close(output, by_torchvision(maps, *args, [1]))
+
+
+@pytest.mark.parametrize("far", [1e12, 1e30])
+def test_boxes_that_are_absurdly_large_give_zeros(far):
+    boxes = torch.tensor([[0, 0, 0, far, 10], [1, -far, -far, 10, 10]], dtype=torch.float64)
+    assert not pyramid_roi_align(make_maps(), boxes, LEVELS[:2], SCALES, (2, 2)).any()
+
+
+def test_only_boxes_and_levels_are_kept_for_the_backward_pass():
+    kept = []
+    boxes = make_boxes()
+    maps = [m.requires_grad_() for m in make_maps()]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape), lambda x: x):
+        pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (2, 2))
+    assert kept == [boxes.shape, (len(boxes), 2)]
+
+
+def test_the_backward_operator_refuses_what_would_be_read_out_of_bounds():
+    boxes, levels = make_boxes(), levels_of(make_boxes())
+    grad = torch.zeros(len(boxes) - 1, 3, 2, 2, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="for 11 boxes"):
+        torch.ops.hybrid_cascade.pyramid_roi_align_backward(
+            grad, boxes, levels, 2, [20, 10, 10], [28, 14, 14], SCALES, BINS, 0, True
+        )
 
 
 def test_gradients_pass_gradcheck():

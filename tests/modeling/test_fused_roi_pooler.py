@@ -1,12 +1,14 @@
 import pytest
 import torch
+from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from hybrid_cascade.layers.roi_warp import compiled_devices
+from hybrid_cascade.layers.pyramid_roi_align import is_compiled, pyramid_roi_align
 from hybrid_cascade.modeling import FusedROIPooler
+from hybrid_cascade.modeling import fused_roi_pooler as module
 
 
 def test_it_adds_semantic_features_pooled_to_the_size_of_the_others():
@@ -46,15 +48,12 @@ def boxes_of_two_images():
     return [Boxes(torch.tensor(boxes).float()) for boxes in (first, second)]
 
 
-def make_pooler(size=7, semantic_size=14, sampling_ratio=0, pooler_type="ROIAlignV2", **kwargs):
-    pooler = ROIPooler(
-        size, [1 / 4, 1 / 8, 1 / 16], sampling_ratio, pooler_type, canonical_box_size=56, **kwargs
-    )
+def make_pooler(size=7, semantic_size=14, sampling_ratio=0, pooler_type="ROIAlignV2"):
+    scales = [1 / 4, 1 / 8, 1 / 16]
+    pooler = ROIPooler(size, scales, sampling_ratio, pooler_type, canonical_box_size=56)
     if semantic_size is None:
         return FusedROIPooler(pooler)
-    return FusedROIPooler(
-        pooler, ROIPooler(semantic_size, [1 / 8], sampling_ratio, pooler_type, **kwargs)
-    )
+    return FusedROIPooler(pooler, ROIPooler(semantic_size, [1 / 8], sampling_ratio, pooler_type))
 
 
 def unfused(pooler, x, boxes):
@@ -62,7 +61,20 @@ def unfused(pooler, x, boxes):
     return pooler(x, boxes)
 
 
-needs_operator = pytest.mark.skipif("cpu" not in compiled_devices, reason="it is not compiled")
+needs_operator = pytest.mark.skipif(not is_compiled, reason="it is not compiled")
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The output sizes of the calls of the operator."""
+    calls = []
+
+    def recording(*args, output_size, **kwargs):
+        calls.append(output_size)
+        return pyramid_roi_align(*args, output_size=output_size, **kwargs)
+
+    monkeypatch.setattr(module, "pyramid_roi_align", recording)
+    return calls
 
 
 @needs_operator
@@ -70,18 +82,18 @@ needs_operator = pytest.mark.skipif("cpu" not in compiled_devices, reason="it is
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 @pytest.mark.parametrize(("size", "semantic_size"), [(7, 14), (14, 14), (7, 21), (7, None)])
 def test_in_one_pass_values_and_gradients_are_those_of_detectron2s_poolers(
-    size, semantic_size, sampling_ratio, pooler_type
+    size, semantic_size, sampling_ratio, pooler_type, passes
 ):
     results = []
     for run in (FusedROIPooler.__call__, unfused):
         pooler = make_pooler(size, semantic_size, sampling_ratio, pooler_type)
-        assert pooler.in_one_pass
         x = [m.requires_grad_() for m in pyramid_of(torch.float64)]
         x = x if semantic_size else x[:3]
         features = run(pooler, x, boxes_of_two_images())
         assert features.shape == (7, 5, size, size)
         results.append([features, *torch.autograd.grad(features.square().sum(), x)])
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-6)
+    assert passes == [(size, size)]
 
 
 @needs_operator
@@ -105,12 +117,59 @@ def test_features_of_lower_precision_keep_their_type():
     ],
     ids=["ROIPool", "10 is no multiple of 7", "different samples"],
 )
-def test_poolers_that_one_pass_cannot_do_are_called_themselves(pooler):
+def test_poolers_that_one_pass_cannot_do_are_called_themselves(pooler, passes):
     pooler = pooler()
     x, boxes = pyramid_of(), boxes_of_two_images()
     features = pooler(x, boxes)
     semantic = F.adaptive_avg_pool2d(pooler.semantic_pooler(x[3:], boxes), 7)
     assert torch.equal(features, pooler.pooler(x[:3], boxes) + semantic)
+    assert passes == []
+
+
+def test_a_pooler_or_layer_of_another_class_is_called(passes):
+    class Zeros(ROIAlign):
+        def forward(self, input, rois):
+            return super().forward(input, rois) * 0
+
+    pooler = make_pooler(semantic_size=None)
+    for level, align in enumerate(pooler.pooler.level_poolers):
+        pooler.pooler.level_poolers[level] = Zeros(
+            align.output_size, align.spatial_scale, align.sampling_ratio, align.aligned
+        )
+    assert not pooler(pyramid_of()[:3], boxes_of_two_images()).any()
+    assert passes == []
+
+
+@needs_operator
+def test_a_setting_may_change_later(passes):
+    x, boxes = pyramid_of()[:3], boxes_of_two_images()
+    pooler = make_pooler(semantic_size=None)
+    for align in pooler.pooler.level_poolers:
+        align.sampling_ratio = 1
+    expected = make_pooler(semantic_size=None, sampling_ratio=1)(x, boxes)
+    torch.testing.assert_close(pooler(x, boxes), expected)
+    assert len(passes) == 2
+
+
+@needs_operator
+def test_a_pooler_of_one_level_does_not_look_at_the_size_of_boxes(passes):
+    boxes = [Boxes(torch.tensor([[30.0, 5, 10, 50], [3, 5, 40, 50]]))]  # the first is reversed
+    poolers = [FusedROIPooler(ROIPooler(7, [1 / 4], 2, "ROIAlignV2")) for _ in range(2)]
+    x = pyramid_of()[:1]
+    x = [x[0][:1]]
+    torch.testing.assert_close(poolers[0](x, boxes), unfused(poolers[1], x, boxes))
+    assert passes == [(7, 7)]
+
+
+def test_one_list_of_boxes_for_two_images_is_an_error():
+    with pytest.raises(AssertionError, match="box_list has length 1"):
+        make_pooler(semantic_size=None)(pyramid_of()[:3], boxes_of_two_images()[:1])
+
+
+@needs_operator
+def test_maps_of_different_precision_give_the_higher_one():
+    x = [*(m.bfloat16() for m in pyramid_of()[:3]), pyramid_of()[3]]
+    assert make_pooler()(x, boxes_of_two_images()).dtype == torch.float32
 
 
 @needs_operator

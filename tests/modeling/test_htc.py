@@ -475,3 +475,30 @@ def test_boxes_of_zero_area_are_ordinary_proposals(features, proposals, targets,
 def test_contradicting_switches_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         htc(**arguments)
+
+
+class Constant(MaskRCNNConvUpsampleHead):
+    def layers(self, x):
+        return super().layers(x) * 0 + 7
+
+
+def test_a_mask_head_with_layers_of_its_own_is_called(features):
+    heads = mask_heads(1)
+    own = Constant(
+        ShapeSpec(channels=CHANNELS, height=14, width=14), num_classes=CLASSES, conv_dims=[CHANNELS]
+    )
+    found = Instances(SIZES[0], pred_boxes=Boxes(torch.tensor([[5.0, 5, 50, 60]])))
+    found.pred_classes = torch.tensor([1])
+    for head, all_seven in ((own, True), (*heads, False)):
+        roi_heads = liven_up(
+            HTCROIHeads(
+                **box_arguments(),
+                **mask_arguments(),
+                mask_heads=[head],
+                mask_stages="last",
+                **OFF,
+            )
+        ).eval()
+        maps = {name: m[:1] for name, m in features.items()}
+        (instances,) = roi_heads.forward_with_given_boxes(maps, [found])
+        assert (instances.pred_masks == torch.tensor(7.0).sigmoid()).all() == all_seven

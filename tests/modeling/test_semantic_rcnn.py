@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from detectron2.config import get_cfg, instantiate
@@ -149,6 +151,17 @@ def test_what_panoptic_output_cannot_do_is_refused_when_built(tiny_config, chang
             instantiate(config)
         config.output_panoptic_seg = False
         instantiate(config)
+
+
+def test_panoptic_output_of_the_boxes_of_mnc_is_refused():
+    model = SimpleNamespace(
+        semantic_branch=SimpleNamespace(num_classes=9),
+        semantic_targets=SimpleNamespace(source="auto"),
+        stuff_labels=[5],
+        roi_heads=SimpleNamespace(test_output="boxes"),
+    )
+    with pytest.raises(ValueError, match="needs masks"):
+        SemanticRCNN._check_panoptic_output(model)
 
 
 def test_panoptic_output_without_masks_is_refused_when_built(tiny_config):

@@ -102,9 +102,9 @@ assert "hybrid_cascade" not in sys.modules and "detectron2" not in sys.modules
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=300)
 
 
-def test_a_model_that_a_trace_does_not_describe_leaves_no_file(tmp_path, run, detector, capsys):
+def test_a_model_that_a_trace_does_not_describe_writes_no_file(tmp_path, run, detector, capsys):
     assert run() == 0
-    assert (tmp_path / "new" / "model.ts").exists()
+    before = (tmp_path / "new" / "model.ts").read_bytes()
     assert "sample image, 32x64: 1 detections, largest differences: pred_boxes 0, image_size 0" in (
         capsys.readouterr().out
     )
@@ -112,8 +112,10 @@ def test_a_model_that_a_trace_does_not_describe_leaves_no_file(tmp_path, run, de
     assert run() == 1
     captured = capsys.readouterr()
     assert "part of it, 16x48: 1 detections, largest differences: pred_boxes 16" in captured.out
-    assert "no file is left" in captured.err
-    assert not (tmp_path / "new" / "model.ts").exists()
+    assert "no file is written" in captured.err
+    # That of before is still there, and nothing else.
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.ts"]
+    assert (tmp_path / "new" / "model.ts").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ def stuff_labels_of(dataset_name: str) -> list[int]:
     """The labels that panoptic output takes from the semantic map.
 
     They are the `stuff_labels` of the metadata (see `register_coco_json`). Detectron2's panoptic
-    data sets have none; there, `stuff_dataset_id_to_contiguous_id` lists the stuff, and its id 0 is
-    the label that all things share.
+    data sets have none; there, `stuff_dataset_id_to_contiguous_id` lists the stuff, and label 0 is
+    "things", the label that all things share.
 
     Raises:
         ValueError: if the metadata have neither.
@@ -16,8 +16,12 @@ def stuff_labels_of(dataset_name: str) -> list[int]:
     metadata = MetadataCatalog.get(dataset_name)
     labels = metadata.get("stuff_labels")
     if labels is None:
+        things = metadata.get("thing_dataset_id_to_contiguous_id", {})
         ids = metadata.get("stuff_dataset_id_to_contiguous_id", {})
-        labels = sorted(label for category_id, label in ids.items() if category_id != 0)
+        labels = {label for category_id, label in ids.items() if category_id not in things}
+        if metadata.get("stuff_classes", [""])[0] == "things":
+            labels -= {0}
+        labels = sorted(labels)
     if not labels:
         raise ValueError(
             f"Data set '{dataset_name}' does not say which labels of its label maps are stuff. "

@@ -141,12 +141,12 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 def _arguments(target: Callable | str) -> list[str] | None:
     """The names that a function or class takes; None where `**kwargs` end nobody knows where.
 
-    The `**kwargs` of a constructor are taken to go to the next one of the class hierarchy, as in
-    all ROI heads and meta-architectures, unless that one takes nothing.
+    The `**kwargs` of a constructor are taken to go to the next one of the class hierarchy if that
+    is how a config builds the class (`@configurable`), as it does ROI heads and meta-architectures.
     """
     target = locate(target) if isinstance(target, str) else target
     constructors = [target]
-    if inspect.isclass(target):
+    if inspect.isclass(target) and hasattr(target, "from_config"):
         constructors = [c.__init__ for c in target.__mro__ if "__init__" in vars(c)]
     names = []
     for constructor in constructors:

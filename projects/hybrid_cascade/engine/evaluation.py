@@ -50,7 +50,9 @@ def build_model(cfg: DictConfig | CfgNode) -> nn.Module:
     if channels_last is None:
         channels_last = next(model.parameters()).device.type == "cpu"
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
     return model.eval()
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from .roi_warp import compiled_devices
 
+# A library that was compiled before this operator existed serves RoI warp alone.
+is_compiled = "cpu" in compiled_devices and hasattr(torch.ops.hybrid_cascade, "pyramid_roi_align")
+
 
 def _fake_forward(
     maps, boxes, levels, scales, bins, rows, columns, sampling_ratio, aligned
@@ -20,22 +23,27 @@ def _fake_forward(
 
 
 def _fake_backward(
-    grad, maps, boxes, levels, scales, bins, sampling_ratio, aligned
+    grad, boxes, levels, images, heights, widths, scales, bins, sampling_ratio, aligned
 ) -> list[Tensor]:
     return [
-        torch.empty_like(feature_map, memory_format=torch.channels_last) for feature_map in maps
+        grad.new_empty(images, grad.shape[1], height, width).to(memory_format=torch.channels_last)
+        for height, width in zip(heights, widths, strict=True)
     ]
 
 
 def _save_for_backward(ctx, inputs, output) -> None:
-    maps, boxes, levels, ctx.scales, ctx.bins, _, _, ctx.sampling_ratio, ctx.aligned = inputs
-    ctx.save_for_backward(boxes, levels, *maps)
+    maps, boxes, levels, scales, bins, _, _, sampling_ratio, aligned = inputs
+    ctx.save_for_backward(boxes, levels)
+    sizes = [m.shape[2:] for m in maps]
+    ctx.arguments = (
+        *(len(maps[0]), [height for height, _ in sizes], [width for _, width in sizes]),
+        *(scales, bins, sampling_ratio, aligned),
+    )
 
 
 def _backward(ctx, grad):
-    boxes, levels, *maps = ctx.saved_tensors
     grads = torch.ops.hybrid_cascade.pyramid_roi_align_backward(
-        grad, maps, boxes, levels, ctx.scales, ctx.bins, ctx.sampling_ratio, ctx.aligned
+        grad, *ctx.saved_tensors, *ctx.arguments
     )
     return grads, *[None] * 8
 
@@ -44,7 +52,7 @@ def _second_backward(ctx, *grads):
     raise NotImplementedError("pyramid_roi_align can be differentiated once, not twice")
 
 
-if "cpu" in compiled_devices:
+if is_compiled:
     torch.library.register_fake("hybrid_cascade::pyramid_roi_align", _fake_forward)
     torch.library.register_fake("hybrid_cascade::pyramid_roi_align_backward", _fake_backward)
     torch.library.register_autograd(
@@ -66,13 +74,16 @@ def pyramid_roi_align(
     """Pools each box from the maps that `levels` names, and adds up what they give.
 
     The values are those of `torchvision.ops.roi_align` up to rounding, for all maps in one pass. It
-    is differentiable by the maps, once. The operator is compiled for CPUs only.
+    is differentiable by the maps, once. The operator is compiled for CPUs only; `is_compiled` tells
+    whether it is there.
 
     Args:
         maps: (N, C, H_l, W_l), all float32 or all float64. Those that are not channels-last are
             copied.
         boxes: (K, 5), rows of (image index, x1, y1, x2, y2) in pixels of the image, of the type of
-            the maps. One whose coordinates are not finite gives zeros.
+            the maps. One gives zeros whose coordinates are not finite or so large that a bin has
+            more than a million samples along an axis, or which is reversed along an axis, if
+            `aligned` and without a `sampling_ratio`.
         levels: (K, T) int64, the indices of the maps that are summed for a box. An index that is
             not one of a map adds nothing.
         scales: size of a pixel of the image in pixels of each map, e.g. 1/16.

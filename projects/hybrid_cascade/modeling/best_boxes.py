@@ -10,6 +10,9 @@ from detectron2.structures import Instances
 # How many candidates are tried for each box that is asked for. On photographs, a cascade's boxes
 # cluster by the dozen around an object.
 CANDIDATES_PER_BOX = 20
+# And at least: from 1000 on, torchvision's batched NMS takes classes one by one on a CPU, as it
+# does with all candidates. For fewer it shifts boxes by their class, which rounds IoUs differently.
+MIN_CANDIDATES = 1100
 
 
 def best_boxes(
@@ -23,8 +26,9 @@ def best_boxes(
     """What Detectron2's `fast_rcnn_inference_single_image` selects, with less work.
 
     Whether NMS keeps a candidate depends on those with higher scores only. So if the best few
-    candidates already yield `topk` boxes, they are the result. A low `score_thresh` then costs
-    nothing: 1000 boxes of 80 classes are 80 000 candidates, and NMS is quadratic.
+    candidates already yield `topk` boxes, they are the result; if not, all are tried. With a low
+    `score_thresh`, 1000 boxes of 80 classes are 80 000 candidates, and NMS is quadratic. (On a GPU,
+    torchvision computes IoUs of more than 25 000 candidates with other roundings than of few.)
 
     Args:
         boxes: (R, 4) XYXY, or (R, 4 K).
@@ -33,8 +37,8 @@ def best_boxes(
         score_thresh, nms_thresh, topk: as in Detectron2; a negative `topk` means all.
     """
     candidates = scores[:, :-1].flatten()
-    enough = CANDIDATES_PER_BOX * topk
-    if 0 < enough < candidates.numel() and not torch.jit.is_tracing():
+    enough = max(CANDIDATES_PER_BOX * topk, MIN_CANDIDATES)
+    if topk > 0 and enough < candidates.numel() and not torch.jit.is_tracing():
         threshold = candidates.topk(enough).values[-1].item()
         if threshold > score_thresh:
             instances, _ = fast_rcnn_inference_single_image(

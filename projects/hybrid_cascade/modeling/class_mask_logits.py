@@ -4,6 +4,7 @@ R: RoIs, C: channels, K: classes, M: the mask side.
 """
 
 import torch
+from detectron2.layers import Conv2d
 from torch import nn
 
 
@@ -20,7 +21,7 @@ def class_mask_logits(predictor: nn.Module, x: torch.Tensor, classes: torch.Tens
         predictor of another kind is called, and what it returns is returned.
     """
     one_by_one = (
-        isinstance(predictor, nn.Conv2d)
+        type(predictor) in (nn.Conv2d, Conv2d)
         and predictor.kernel_size == predictor.stride == (1, 1)
         and predictor.padding == (0, 0)
         and predictor.groups == 1

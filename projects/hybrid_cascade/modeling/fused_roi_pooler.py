@@ -3,6 +3,8 @@
 R: boxes of all images, C: channels.
 """
 
+import functools
+
 import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import (
@@ -14,8 +16,7 @@ from detectron2.structures import Boxes
 from torch import nn
 from torch.nn import functional as F
 
-from ..layers import pyramid_roi_align
-from ..layers.roi_warp import compiled_devices
+from ..layers.pyramid_roi_align import is_compiled, pyramid_roi_align
 
 
 class FusedROIPooler(nn.Module):
@@ -39,10 +40,7 @@ class FusedROIPooler(nn.Module):
         super().__init__()
         self.pooler = pooler
         self.semantic_pooler = semantic_pooler
-        self._operator_arguments = _operator_arguments(
-            [pooler] if semantic_pooler is None else [pooler, semantic_pooler]
-        )
-        self.in_one_pass = self._operator_arguments is not None
+        self.in_one_pass = True
 
     def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
         """
@@ -59,51 +57,60 @@ class FusedROIPooler(nn.Module):
             and not torch.jit.is_tracing()  # a traced file should run without this operator
             and x[0].device.type == "cpu"
             and x[0].numel() > 0
+            and len(box_lists) == len(x[0])  # else Detectron2 says what is wrong
+            and (arguments := self._operator_arguments()) is not None
         ):
-            return self._pool_at_once(x, box_lists)
+            return self._pool_at_once(x, box_lists, arguments)
         if self.semantic_pooler is None:
             return self.pooler(x, box_lists)
         features = self.pooler(x[:-1], box_lists)
         semantic = self.semantic_pooler(x[-1:], box_lists)
         return features + F.adaptive_avg_pool2d(semantic, features.shape[-2:])
 
-    def _pool_at_once(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
+    def _pool_at_once(
+        self, x: list[torch.Tensor], box_lists: list[Boxes], arguments: dict
+    ) -> torch.Tensor:
         pooler = self.pooler
-        levels = assign_boxes_to_levels(
-            box_lists,
-            pooler.min_level,
-            pooler.max_level,
-            pooler.canonical_box_size,
-            pooler.canonical_level,
-        )[:, None]
+        boxes = convert_boxes_to_pooler_format(box_lists)
+        if len(pooler.level_poolers) == 1:
+            levels = torch.zeros(len(boxes), dtype=torch.int64)
+        else:
+            levels = assign_boxes_to_levels(
+                box_lists,
+                pooler.min_level,
+                pooler.max_level,
+                pooler.canonical_box_size,
+                pooler.canonical_level,
+            )
+        levels = levels[:, None]
         if self.semantic_pooler is not None:
             levels = torch.cat([levels, torch.full_like(levels, len(x) - 1)], dim=1)
-        boxes = convert_boxes_to_pooler_format(box_lists)
-        dtype = x[0].dtype
-        computed = dtype if dtype == torch.float64 else torch.float32
+        dtype = functools.reduce(torch.promote_types, (m.dtype for m in x))
+        computed = torch.promote_types(dtype, torch.float32)
         features = pyramid_roi_align(
-            [m.to(computed) for m in x], boxes.to(computed), levels, **self._operator_arguments
+            [m.to(computed) for m in x], boxes.to(computed), levels, **arguments
         )
         return features.to(dtype)
 
-
-def _operator_arguments(poolers: list[nn.Module]) -> dict | None:
-    """The arguments with which `pyramid_roi_align` does what these poolers do together, or None."""
-    if "cpu" not in compiled_devices or not all(type(p) is ROIPooler for p in poolers):
-        return None
-    aligns = [align for pooler in poolers for align in pooler.level_poolers]
-    if not all(isinstance(align, ROIAlign) for align in aligns):
-        return None
-    settings = {(align.sampling_ratio, align.aligned) for align in aligns}
-    height, width = poolers[0].output_size
-    multiples = {(p.output_size[0] / height, p.output_size[1] / width) for p in poolers}
-    if len(settings) > 1 or any(y != x or not y.is_integer() for y, x in multiples):
-        return None
-    ((sampling_ratio, aligned),) = settings
-    return {
-        "scales": [align.spatial_scale for align in aligns],
-        "output_size": (height, width),
-        "sampling_ratio": sampling_ratio,
-        "aligned": aligned,
-        "bins": [align.output_size[0] // height for align in aligns],
-    }
+    def _operator_arguments(self) -> dict | None:
+        """The arguments with which `pyramid_roi_align` does what the poolers do, or None."""
+        poolers = [p for p in (self.pooler, self.semantic_pooler) if p is not None]
+        # A subclass may do something else.
+        if not is_compiled or not all(type(p) is ROIPooler for p in poolers):
+            return None
+        aligns = [align for pooler in poolers for align in pooler.level_poolers]
+        if not all(type(align) is ROIAlign for align in aligns):
+            return None
+        settings = {(align.sampling_ratio, align.aligned) for align in aligns}
+        height, width = self.pooler.output_size
+        multiples = {(p.output_size[0] / height, p.output_size[1] / width) for p in poolers}
+        if len(settings) > 1 or any(y != x or not y.is_integer() for y, x in multiples):
+            return None
+        ((sampling_ratio, aligned),) = settings
+        return {
+            "scales": [align.spatial_scale for align in aligns],
+            "output_size": (height, width),
+            "sampling_ratio": sampling_ratio,
+            "aligned": aligned,
+            "bins": [align.output_size[0] // height for align in aligns],
+        }

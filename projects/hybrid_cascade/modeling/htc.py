@@ -365,7 +365,7 @@ class HTCROIHeads(CascadeROIHeads):
             ]
         logits = []
         for head in (self.mask_head[i] for i in heads):
-            if isinstance(head, MaskRCNNConvUpsampleHead):
+            if type(head) is MaskRCNNConvUpsampleHead:  # not one with layers of its own
                 y = x
                 for conv in head.conv_norm_relus:
                     y = conv(y)

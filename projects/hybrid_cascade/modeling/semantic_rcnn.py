@@ -191,8 +191,9 @@ class SemanticRCNN(GeneralizedRCNN):
             raise ValueError(
                 f"stuff_labels has {wrong}, but the semantic branch has num_classes={num_classes}"
             )
-        # Detectron2's ROI heads say so; those of MNC always have masks.
-        if not getattr(self.roi_heads, "mask_on", True):
+        # Detectron2's ROI heads say so; those of MNC have masks unless they are asked for boxes.
+        heads = self.roi_heads
+        if not getattr(heads, "mask_on", True) or getattr(heads, "test_output", "") == "boxes":
             raise ValueError(
                 f"Panoptic output needs masks; {type(self.roi_heads).__name__} has none"
             )

@@ -17,6 +17,12 @@
 #else
 #define VECTORISED
 #endif
+#if defined(__GNUC__) && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector) // GCC has it from 12 on
+#define HAS_SHUFFLE
+#endif
+#endif
+
 // Functions that VECTORISED ones call must become part of them.
 #define INLINED inline __attribute__((always_inline))
 
@@ -37,7 +43,7 @@ INLINED void to_block(const From* from, int64_t cells, int channels, To* block) 
 template <typename From, typename To>
 void from_block(const From* from, int64_t cells, int channels, To* to) {
   int64_t done = 0;
-#if defined(__GNUC__)
+#ifdef HAS_SHUFFLE
   // Four cells of four channels at a time, whose transpose is a matter of registers.
   using Vector [[gnu::vector_size(4 * sizeof(From))]] = From;
   for (; done + 4 <= cells; done += 4) {

@@ -21,6 +21,8 @@
 namespace hybrid_cascade {
 namespace {
 
+constexpr int64_t kMostSamples = 1 << 20; // of a bin along an axis
+
 struct Settings {
   int64_t rows, columns; // h, w
   int64_t sampling_ratio;
@@ -49,8 +51,10 @@ struct Axis {
     }
     const T bin = length / T(cells * bins);
     const T wanted = settings.sampling_ratio > 0 ? T(settings.sampling_ratio) : std::ceil(bin);
-    // No sample for a box without length, reversed, or not a number; as roi_align, except for the last.
-    const int64_t samples = wanted >= 1 && std::isfinite(start) && std::isfinite(length) ? wanted : 0;
+    // An aligned box without length has no samples if their number depends on it. Neither have, unlike in
+    // roi_align, one that is reversed then, and boxes that are not numbers or absurdly large.
+    const bool is_usable = std::isfinite(start) && std::isfinite(length) && wanted <= kMostSamples;
+    const int64_t samples = is_usable && wanted >= 1 ? wanted : 0;
     std::vector<T> dense(size, T(0)); // the weights of the pixels of a cell
     for (int64_t cell = 0; cell < cells; ++cell) {
       int64_t first = size, last = -1;
@@ -105,7 +109,7 @@ struct Box {
 // `boxes` (K, 5) and `levels` (K, T), of which row k describes the box.
 template <typename T>
 std::vector<Box<T>> describe(
-    at::TensorList maps,
+    const std::vector<at::Tensor>& maps,
     const T* box,
     const int64_t* levels,
     int64_t terms,
@@ -224,7 +228,7 @@ MapBlock<T> block_of(const at::Tensor& map, T* data, int64_t image, int64_t firs
       static_cast<int>(std::min<int64_t>(kBlock, channels - first))};
 }
 
-int64_t most_pixels(at::TensorList maps) {
+int64_t most_pixels(const std::vector<at::Tensor>& maps) {
   int64_t most = 0;
   for (const at::Tensor& map : maps) {
     most = std::max(most, map.size(3));
@@ -233,7 +237,7 @@ int64_t most_pixels(at::TensorList maps) {
 }
 
 void check(
-    at::TensorList maps,
+    const std::vector<at::Tensor>& maps,
     const at::Tensor& boxes,
     const at::Tensor& levels,
     at::ArrayRef<double> scales,
@@ -273,7 +277,7 @@ void check_images(const at::Tensor& boxes, int64_t images) {
 }
 
 at::Tensor pyramid_roi_align(
-    at::TensorList maps,
+    at::TensorList given_maps,
     const at::Tensor& boxes_any,
     const at::Tensor& levels_any,
     at::ArrayRef<double> scales,
@@ -283,11 +287,11 @@ at::Tensor pyramid_roi_align(
     int64_t sampling_ratio,
     bool aligned) {
   const Settings settings{rows, columns, sampling_ratio, aligned};
-  check(maps, boxes_any, levels_any, scales, bins, settings);
+  check(given_maps.vec(), boxes_any, levels_any, scales, bins, settings);
   const at::Tensor boxes = boxes_any.contiguous(), levels = levels_any.contiguous();
-  std::vector<at::Tensor> packed;
-  for (const at::Tensor& map : maps) {
-    packed.push_back(map.contiguous(at::MemoryFormat::ChannelsLast));
+  std::vector<at::Tensor> maps;
+  for (const at::Tensor& map : given_maps) {
+    maps.push_back(map.contiguous(at::MemoryFormat::ChannelsLast));
   }
   const int64_t channels = maps[0].size(1), cells = rows * columns, terms = levels.size(1);
   const at::Tensor output = at::empty({boxes.size(0), channels, rows, columns}, maps[0].options());
@@ -307,7 +311,7 @@ at::Tensor pyramid_roi_align(
         for (int64_t first = 0; first < channels; first += kBlock) {
           std::fill(block.begin(), block.end(), scalar_t(0));
           for (const auto& box : described) {
-            const at::Tensor& map = packed[box.map];
+            const at::Tensor& map = maps[box.map];
             run_forward(
                 block_of(map, map.const_data_ptr<scalar_t>(), box.image, first), box, row.data(), block.data());
           }
@@ -327,30 +331,39 @@ at::Tensor pyramid_roi_align(
 // place, and sums are always formed in the same order.
 std::vector<at::Tensor> pyramid_roi_align_backward(
     const at::Tensor& grad_any,
-    at::TensorList maps,
     const at::Tensor& boxes_any,
     const at::Tensor& levels_any,
+    int64_t images,
+    at::IntArrayRef heights,
+    at::IntArrayRef widths,
     at::ArrayRef<double> scales,
     at::IntArrayRef bins,
     int64_t sampling_ratio,
     bool aligned) {
+  TORCH_CHECK(
+      grad_any.dim() == 4 && grad_any.size(0) == boxes_any.size(0) && heights.size() == widths.size(),
+      "pyramid_roi_align_backward: grad of ", grad_any.sizes(), " for ", boxes_any.size(0), " boxes, ",
+      heights.size(), " heights and ", widths.size(), " widths");
   const Settings settings{grad_any.size(2), grad_any.size(3), sampling_ratio, aligned};
-  check(maps, boxes_any, levels_any, scales, bins, settings);
+  const int64_t channels = grad_any.size(1);
+  std::vector<at::Tensor> grads;
+  for (size_t i = 0; i < heights.size(); ++i) {
+    grads.push_back(
+        at::empty({images, channels, heights[i], widths[i]}, grad_any.options(), at::MemoryFormat::ChannelsLast)
+            .zero_());
+  }
+  check(grads, boxes_any, levels_any, scales, bins, settings);
   const at::Tensor boxes = boxes_any.contiguous(), levels = levels_any.contiguous();
   const at::Tensor grad = grad_any.contiguous();
-  std::vector<at::Tensor> grads;
-  for (const at::Tensor& map : maps) {
-    grads.push_back(at::empty(map.sizes(), map.options(), at::MemoryFormat::ChannelsLast).zero_());
-  }
-  const int64_t channels = maps[0].size(1), cells = settings.rows * settings.columns, terms = levels.size(1);
+  const int64_t cells = settings.rows * settings.columns, terms = levels.size(1);
   const int64_t blocks = (channels + kBlock - 1) / kBlock;
   AT_DISPATCH_FLOATING_TYPES(boxes.scalar_type(), "pyramid_roi_align_backward", [&] {
-    check_images<scalar_t>(boxes, maps[0].size(0));
+    check_images<scalar_t>(boxes, images);
     std::vector<std::vector<Box<scalar_t>>> described(boxes.size(0));
     at::parallel_for(0, boxes.size(0), 1, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         described[k] = describe(
-            maps,
+            grads,
             boxes.const_data_ptr<scalar_t>() + 5 * k,
             levels.const_data_ptr<int64_t>() + terms * k,
             terms,
@@ -359,8 +372,8 @@ std::vector<at::Tensor> pyramid_roi_align_backward(
             settings);
       }
     });
-    at::parallel_for(0, maps[0].size(0) * blocks, 1, [&](int64_t begin, int64_t end) {
-      std::vector<scalar_t> row(most_pixels(maps) * kBlock), block(cells * kBlock);
+    at::parallel_for(0, images * blocks, 1, [&](int64_t begin, int64_t end) {
+      std::vector<scalar_t> row(most_pixels(grads) * kBlock), block(cells * kBlock);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % blocks * kBlock;
         for (int64_t k = 0; k < boxes.size(0); ++k) {
@@ -392,8 +405,8 @@ TORCH_LIBRARY_FRAGMENT(hybrid_cascade, library) {
       "pyramid_roi_align(Tensor[] maps, Tensor boxes, Tensor levels, float[] scales, int[] bins, int rows, "
       "int columns, int sampling_ratio, bool aligned) -> Tensor");
   library.def(
-      "pyramid_roi_align_backward(Tensor grad, Tensor[] maps, Tensor boxes, Tensor levels, float[] scales, "
-      "int[] bins, int sampling_ratio, bool aligned) -> Tensor[]");
+      "pyramid_roi_align_backward(Tensor grad, Tensor boxes, Tensor levels, SymInt images, SymInt[] heights, "
+      "SymInt[] widths, float[] scales, int[] bins, int sampling_ratio, bool aligned) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(hybrid_cascade, CPU, library) {
