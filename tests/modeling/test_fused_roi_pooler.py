@@ -126,6 +126,15 @@ def test_poolers_that_one_pass_cannot_do_are_called_themselves(pooler, passes):
     assert passes == []
 
 
+def test_without_the_operator_one_warning_says_so_and_torchvision_pools(monkeypatch, passes):
+    monkeypatch.setattr(module, "is_compiled", False)
+    module._warn_of_torchvision.cache_clear()
+    with pytest.warns(UserWarning, match="not compiled") as caught:
+        for _ in range(2):
+            make_pooler()(pyramid_of(), boxes_of_two_images())
+    assert len(caught) == 1 and passes == []
+
+
 def test_a_pooler_or_layer_of_another_class_is_called(passes):
     class Zeros(ROIAlign):
         def forward(self, input, rois):

@@ -4,6 +4,7 @@ R: boxes of all images, C: channels.
 """
 
 import functools
+import warnings
 
 import torch
 from detectron2.layers import ROIAlign
@@ -17,6 +18,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..layers.pyramid_roi_align import is_compiled, pyramid_roi_align
+
+
+@functools.cache
+def _warn_of_torchvision() -> None:
+    warnings.warn(
+        "torchvision pools RoIs, which is slow on a CPU: the operator of this project is not"
+        " compiled, or was before it had this one. docs/roi_warp.md says how to build it.",
+        stacklevel=2,
+    )
 
 
 class FusedROIPooler(nn.Module):
@@ -95,8 +105,11 @@ class FusedROIPooler(nn.Module):
     def _operator_arguments(self) -> dict | None:
         """The arguments with which `pyramid_roi_align` does what the poolers do, or None."""
         poolers = [p for p in (self.pooler, self.semantic_pooler) if p is not None]
+        if not is_compiled:
+            _warn_of_torchvision()
+            return None
         # A subclass may do something else.
-        if not is_compiled or not all(type(p) is ROIPooler for p in poolers):
+        if not all(type(p) is ROIPooler for p in poolers):
             return None
         aligns = [align for pooler in poolers for align in pooler.level_poolers]
         if not all(type(align) is ROIAlign for align in aligns):
