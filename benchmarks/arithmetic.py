@@ -19,9 +19,8 @@ from pathlib import Path
 
 import torch
 from compare_with_mmdet import OUR_CONFIG
-from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
 from model_worker import BACKBONE, BOXES, MASKS, PASTE, RPN, SEMANTIC, Detectron2Model
+from models import make_photographs
 from provenance import provenance
 from timing import Parts, interleaved, medians, seconds_of
 from torch import nn
@@ -67,20 +66,14 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pixels = read_image(args.image, "RGB")
-    resized = T.ResizeShortestEdge(800, 1333).get_transform(pixels).apply_image(pixels)
-    photograph = {
-        "image": torch.from_numpy(resized.transpose(2, 0, 1).copy()),
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-    }
+    (photograph,) = make_photographs([args.image], 800)
     detector = Detectron2Model.of_config(str(ROOT / OUR_CONFIG), [], False, None, "cpu")
     detector.liven_up([photograph])
     inputs = detector.inputs([photograph])
     parts = Parts()
     detector.watch(parts)
 
-    height, width = (-(-side // 32) * 8 for side in resized.shape[:2])  # of p2
+    height, width = (-(-side // 32) * 8 for side in photograph["image"].shape[1:])  # of p2
     features = torch.randn(1, 256, height, width).to(memory_format=torch.channels_last)
     conv = nn.Conv2d(256, 256, 3, padding=1).to(memory_format=torch.channels_last)
     rois, weight = torch.randn(1000, 256 * 49), torch.randn(256 * 49, 1024)
@@ -111,7 +104,7 @@ def main() -> None:
     print("\n| part | GFLOP | arithmetic alone, s | measured, s |\n|---|---|---|---|")
     for part, row in rows.items():
         print(f"| {part} | {row['GFLOP']:.0f} | {row['floor']:.2f} | {row['seconds']:.2f} |")
-    report = {**provenance(), "image": list(resized.shape[:2]), "rates": rates, "parts": rows}
+    report = {**provenance(), "image": Path(args.image).name, "rates": rates, "parts": rows}
     args.results.write_text(json.dumps(report, indent=1) + "\n")
 
 

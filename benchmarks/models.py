@@ -140,11 +140,13 @@ class Worker:
         self.process.wait()
 
 
-def make_photographs(args: argparse.Namespace, short_edge: int, annotated: bool) -> list[dict]:
+def make_photographs(
+    images: list[str], short_edge: int, annotated: bool = False, annotation_file: str | None = None
+) -> list[dict]:
     """The resized photographs, with ground truth if they shall have it, similar shapes together."""
     annotations = {}
-    if args.annotations and annotated:
-        coco = json.loads(Path(args.annotations).read_text())
+    if annotated and annotation_file:
+        coco = json.loads(Path(annotation_file).read_text())
         ids = {image["id"]: image["file_name"] for image in coco["images"]}
         classes = {c: i for i, c in enumerate(sorted(c["id"] for c in coco["categories"]))}
         for one in coco["annotations"]:
@@ -155,7 +157,7 @@ def make_photographs(args: argparse.Namespace, short_edge: int, annotated: bool)
                 )
     resize = T.ResizeShortestEdge(short_edge, max_size=round(short_edge * 1333 / 800))
     photographs = []
-    for path in args.images:
+    for path in images:
         pixels = read_image(path, "RGB")
         transform = resize.get_transform(pixels)
         resized = transform.apply_image(pixels)
@@ -165,12 +167,12 @@ def make_photographs(args: argparse.Namespace, short_edge: int, annotated: bool)
             "width": pixels.shape[1],
         }
         if annotated:
-            if not args.annotations:
+            if not annotation_file:
                 found = draw_annotations(*pixels.shape[:2])
             elif Path(path).name in annotations:
                 found = annotations[Path(path).name]
             else:
-                raise ValueError(f"{args.annotations} has no instance in {Path(path).name}")
+                raise ValueError(f"{annotation_file} has no instance in {Path(path).name}")
             size = resized.shape[:2]
             found = [transform_instance_annotations(a, [transform], size) for a in found]
             photograph |= ground_truth(annotations_to_instances(found, size))
@@ -389,7 +391,7 @@ def measure_growth(names, weights, folder: Path, args) -> dict:
             short_edge = value if quantity == "short edge, px" else args.short_edge
             data = folder / f"growth_{short_edge}.pth"
             if not data.exists():
-                torch.save(make_photographs(args, short_edge, False), data)
+                torch.save(make_photographs(args.images, short_edge), data)
             for worker in workers.values():
                 number = worker.ask("load", data=str(data), batch=1, training=False)["number"]
                 if quantity != "short edge, px":
@@ -470,7 +472,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         data = folder / "inference.pth"
-        torch.save(make_photographs(args, args.short_edge, False), data)
+        torch.save(make_photographs(args.images, args.short_edge), data)
         weights = make_weights(args.models, data, folder, args)
         if args.growth:
             stem = f"models_growth_{suffix}"
@@ -485,7 +487,10 @@ def main() -> None:
                 print_table(title, reports[title], "batch")
             if "training" in args.tasks:
                 data = folder / "training.pth"
-                torch.save(make_photographs(args, args.train_short_edge, True), data)
+                photographs = make_photographs(
+                    args.images, args.train_short_edge, True, args.annotations
+                )
+                torch.save(photographs, data)
                 batch = args.train_batch
                 title = f"A step of training, {args.train_short_edge} px, batch {batch}"
                 reports[title] = measure(args.models, weights, data, batch, True, folder, args)
