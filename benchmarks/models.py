@@ -413,15 +413,20 @@ def measure_growth(names, weights, folder: Path, args) -> dict:
 
 
 def draw_growth(curves: dict, path: Path) -> None:
-    figure, panels = plt.subplots(1, len(curves), figsize=(16, 4), constrained_layout=True)
+    figure, panels = plt.subplots(1, len(curves), figsize=(16, 4.4), constrained_layout=True)
+    names = list(dict.fromkeys(name for models in curves.values() for name in models))
     for panel, (quantity, models) in zip(panels, curves.items(), strict=True):
-        for name, curve in models.items():
-            panel.plot(list(curve), list(curve.values()), marker="o", label=TITLES.get(name, name))
+        for index, name in enumerate(names):
+            if curve := models.get(name):
+                x = [float(value) for value in curve]
+                label = TITLES.get(name, Path(name).stem)
+                panel.plot(x, list(curve.values()), marker="o", color=f"C{index}", label=label)
         panel.set_xlabel(quantity)
         panel.set_ylabel("seconds an image")
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=110)
 
 
