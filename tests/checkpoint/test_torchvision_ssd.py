@@ -55,7 +55,8 @@ def test_a_converted_file_gives_the_boxes_and_scores_of_torchvision(tmp_path):
             bias[:, [c for c in range(1, 91) if c not in CATEGORY_IDS]] = -1e4
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     config = model_zoo.get_config_file("ssd/ssd300_vgg16.py")
-    overrides = ["train.device=cpu", "model.score_thresh=0.3"]
+    # As torchvision rounds: random weights make much of a small difference.
+    overrides = ["train.channels_last=False", "model.score_thresh=0.3"]
     args = ["--from", "torchvision", str(tmp_path / "theirs.pth"), str(tmp_path / "ours.pth")]
     assert convert_checkpoint.main([*args, "--config-file", config, *overrides]) == 0
     ours = build_model(load_config(config, overrides))
@@ -68,7 +69,7 @@ def test_a_converted_file_gives_the_boxes_and_scores_of_torchvision(tmp_path):
     full = (expected["boxes"][:, 2:] > expected["boxes"][:, :2]).all(dim=1)
     assert len(found) == full.sum() > 10
     torch.testing.assert_close(found.scores, expected["scores"][full], rtol=0, atol=1e-3)
-    torch.testing.assert_close(found.pred_boxes.tensor, expected["boxes"][full], rtol=0, atol=0.05)
+    torch.testing.assert_close(found.pred_boxes.tensor, expected["boxes"][full], rtol=0, atol=0.02)
     classes = [CATEGORY_IDS[label] for label in expected["labels"][full].tolist()]
     assert found.pred_classes.tolist() == classes and len(set(classes)) > 3
 
