@@ -30,11 +30,6 @@ OPTIONS = {
     "soft-NMS, linear": ["model.roi_heads.soft_nms=linear"],
     "soft-NMS, Gaussian": ["model.roi_heads.soft_nms=gaussian"],
     "two checkpoints": [OTHER],
-    "all: sizes, mirrored, Gaussian, two checkpoints": [
-        *SIZES,
-        "model.roi_heads.soft_nms=gaussian",
-        OTHER,
-    ],
 }
 
 
