@@ -18,9 +18,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from compare_with_mmdet import OUR_CONFIG
-from model_worker import BACKBONE, BOXES, MASKS, PASTE, RPN, SEMANTIC, Detectron2Model
-from models import make_photographs
+from model_worker import BACKBONE, BOXES, MASKS, PASTE, RPN, SEMANTIC
+from models import lively_htc
 from provenance import provenance
 from timing import Parts, interleaved, medians, seconds_of
 from torch import nn
@@ -66,14 +65,11 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    (photograph,) = make_photographs([args.image], 800)
-    detector = Detectron2Model.of_config(str(ROOT / OUR_CONFIG), [], False, None, "cpu")
-    detector.liven_up([photograph])
-    inputs = detector.inputs([photograph])
+    detector, inputs = lively_htc(args.image)
     parts = Parts()
     detector.watch(parts)
 
-    height, width = (-(-side // 32) * 8 for side in photograph["image"].shape[1:])  # of p2
+    height, width = (-(-side // 32) * 8 for side in inputs[0]["image"].shape[1:])  # of p2
     features = torch.randn(1, 256, height, width).to(memory_format=torch.channels_last)
     conv = nn.Conv2d(256, 256, 3, padding=1).to(memory_format=torch.channels_last)
     rois, weight = torch.randn(1000, 256 * 49), torch.randn(256 * 49, 1024)

@@ -60,7 +60,17 @@ from detectron2.data.detection_utils import (
 )
 from detectron2.structures import BoxMode
 from detectron2.structures.masks import polygons_to_bitmask
-from model_worker import BACKBONE, BACKWARD, BOXES, MASKS, PASTE, RPN, SEMANTIC, UPDATE
+from model_worker import (
+    BACKBONE,
+    BACKWARD,
+    BOXES,
+    MASKS,
+    PASTE,
+    RPN,
+    SEMANTIC,
+    UPDATE,
+    Detectron2Model,
+)
 from provenance import provenance
 from timing import interleaved, medians
 
@@ -178,6 +188,14 @@ def make_photographs(
             photograph |= ground_truth(annotations_to_instances(found, size))
         photographs.append(photograph)
     return sorted(photographs, key=lambda p: p["width"] / p["height"])
+
+
+def lively_htc(image: str) -> tuple[Detectron2Model, list[dict]]:
+    """Our HTC with lively random weights, and the photograph, at 800 px, as its inputs."""
+    photographs = make_photographs([image], 800)
+    detector = Detectron2Model.of_config(str(ROOT / OUR_CONFIG), [], False, None, "cpu")
+    detector.liven_up(photographs)
+    return detector, detector.inputs(photographs)
 
 
 def ground_truth(instances) -> dict:

@@ -19,9 +19,8 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from compare_with_mmdet import OUR_CONFIG, match
-from model_worker import Detectron2Model
-from models import make_photographs
+from compare_with_mmdet import match
+from models import lively_htc
 from provenance import provenance
 from timing import interleaved, seconds_of
 from torch import nn
@@ -73,10 +72,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    (photograph,) = make_photographs([args.image], 800)
-    detector = Detectron2Model.of_config(str(ROOT / OUR_CONFIG), [], False, None, "cpu")
-    detector.liven_up([photograph])
-    inputs = detector.inputs([photograph])
+    detector, inputs = lively_htc(args.image)
     found = {}
 
     def run(name: str, model: nn.Module, context) -> float:
