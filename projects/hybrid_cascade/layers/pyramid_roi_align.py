@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .differentiable_once import register_differentiable_once
 from .roi_warp import compiled_devices
 
 # A library that was compiled before this operator existed serves RoI warp alone.
@@ -48,17 +49,10 @@ def _backward(ctx, grad):
     return grads, *[None] * 8
 
 
-def _second_backward(ctx, *grads):
-    raise NotImplementedError("pyramid_roi_align can be differentiated once, not twice")
-
-
 if is_compiled:
     torch.library.register_fake("hybrid_cascade::pyramid_roi_align", _fake_forward)
     torch.library.register_fake("hybrid_cascade::pyramid_roi_align_backward", _fake_backward)
-    torch.library.register_autograd(
-        "hybrid_cascade::pyramid_roi_align", _backward, setup_context=_save_for_backward
-    )
-    torch.library.register_autograd("hybrid_cascade::pyramid_roi_align_backward", _second_backward)
+    register_differentiable_once("pyramid_roi_align", _backward, _save_for_backward)
 
 
 def pyramid_roi_align(

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .differentiable_once import register_differentiable_once
 from .roi_warp_reference import roi_warp_reference
 
 
@@ -75,17 +76,10 @@ def _backward(ctx, grad, _):
     return input_grad, boxes_grad, None, None, None, None, None, None
 
 
-def _second_backward(ctx, *grads):
-    raise NotImplementedError("roi_warp can be differentiated once, not twice")
-
-
 if compiled_devices:
     torch.library.register_fake("hybrid_cascade::roi_warp", _fake_forward)
     torch.library.register_fake("hybrid_cascade::roi_warp_backward", _fake_backward)
-    torch.library.register_autograd(
-        "hybrid_cascade::roi_warp", _backward, setup_context=_save_for_backward
-    )
-    torch.library.register_autograd("hybrid_cascade::roi_warp_backward", _second_backward)
+    register_differentiable_once("roi_warp", _backward, _save_for_backward)
 
 
 def _with_image_index(boxes: Sequence[Tensor]) -> Tensor:

@@ -88,7 +88,7 @@ struct Axis {
 // What a box reads of one map.
 template <typename T>
 struct Box {
-  int64_t map; // -1: nothing
+  int64_t map; // its index
   int64_t image;
   Axis<T> y, x;
   std::vector<int64_t> pixels; // the columns that are read, ascending
@@ -106,7 +106,7 @@ struct Box {
   }
 };
 
-// `boxes` (K, 5) and `levels` (K, T), of which row k describes the box.
+// What a box reads; `box` and `levels` are its rows of the boxes (K, 5) and of the levels (K, T).
 template <typename T>
 std::vector<Box<T>> describe(
     const std::vector<at::Tensor>& maps,
@@ -266,14 +266,30 @@ void check(
   }
 }
 
+// What each box reads, (K); `boxes` and `levels` are contiguous.
 template <typename T>
-void check_images(const at::Tensor& boxes, int64_t images) {
+std::vector<std::vector<Box<T>>> describe_all(
+    const std::vector<at::Tensor>& maps,
+    const at::Tensor& boxes,
+    const at::Tensor& levels,
+    at::ArrayRef<double> scales,
+    at::IntArrayRef bins,
+    const Settings& settings) {
   const T* data = boxes.const_data_ptr<T>();
+  const int64_t images = maps[0].size(0), terms = levels.size(1);
   for (int64_t k = 0; k < boxes.size(0); ++k) {
     TORCH_CHECK_INDEX(
         data[5 * k] >= 0 && data[5 * k] < images,
         "pyramid_roi_align: box ", k, " has image index ", data[5 * k], ", the maps have ", images, " images");
   }
+  std::vector<std::vector<Box<T>>> described(boxes.size(0));
+  at::parallel_for(0, boxes.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      described[k] = describe(
+          maps, data + 5 * k, levels.const_data_ptr<int64_t>() + terms * k, terms, scales, bins, settings);
+    }
+  });
+  return described;
 }
 
 at::Tensor pyramid_roi_align(
@@ -293,24 +309,16 @@ at::Tensor pyramid_roi_align(
   for (const at::Tensor& map : given_maps) {
     maps.push_back(map.contiguous(at::MemoryFormat::ChannelsLast));
   }
-  const int64_t channels = maps[0].size(1), cells = rows * columns, terms = levels.size(1);
+  const int64_t channels = maps[0].size(1), cells = rows * columns;
   const at::Tensor output = at::empty({boxes.size(0), channels, rows, columns}, maps[0].options());
   AT_DISPATCH_FLOATING_TYPES(boxes.scalar_type(), "pyramid_roi_align", [&] {
-    check_images<scalar_t>(boxes, maps[0].size(0));
+    const auto described = describe_all<scalar_t>(maps, boxes, levels, scales, bins, settings);
     at::parallel_for(0, boxes.size(0), 1, [&](int64_t begin, int64_t end) {
       std::vector<scalar_t> row(most_pixels(maps) * kBlock), block(cells * kBlock);
       for (int64_t k = begin; k < end; ++k) {
-        const auto described = describe(
-            maps,
-            boxes.const_data_ptr<scalar_t>() + 5 * k,
-            levels.const_data_ptr<int64_t>() + terms * k,
-            terms,
-            scales,
-            bins,
-            settings);
         for (int64_t first = 0; first < channels; first += kBlock) {
           std::fill(block.begin(), block.end(), scalar_t(0));
-          for (const auto& box : described) {
+          for (const auto& box : described[k]) {
             const at::Tensor& map = maps[box.map];
             run_forward(
                 block_of(map, map.const_data_ptr<scalar_t>(), box.image, first), box, row.data(), block.data());
@@ -355,23 +363,10 @@ std::vector<at::Tensor> pyramid_roi_align_backward(
   check(grads, boxes_any, levels_any, scales, bins, settings);
   const at::Tensor boxes = boxes_any.contiguous(), levels = levels_any.contiguous();
   const at::Tensor grad = grad_any.contiguous();
-  const int64_t cells = settings.rows * settings.columns, terms = levels.size(1);
+  const int64_t cells = settings.rows * settings.columns;
   const int64_t blocks = (channels + kBlock - 1) / kBlock;
   AT_DISPATCH_FLOATING_TYPES(boxes.scalar_type(), "pyramid_roi_align_backward", [&] {
-    check_images<scalar_t>(boxes, images);
-    std::vector<std::vector<Box<scalar_t>>> described(boxes.size(0));
-    at::parallel_for(0, boxes.size(0), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        described[k] = describe(
-            grads,
-            boxes.const_data_ptr<scalar_t>() + 5 * k,
-            levels.const_data_ptr<int64_t>() + terms * k,
-            terms,
-            scales,
-            bins,
-            settings);
-      }
-    });
+    const auto described = describe_all<scalar_t>(grads, boxes, levels, scales, bins, settings);
     at::parallel_for(0, images * blocks, 1, [&](int64_t begin, int64_t end) {
       std::vector<scalar_t> row(most_pixels(grads) * kBlock), block(cells * kBlock);
       for (int64_t task = begin; task < end; ++task) {
