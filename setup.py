@@ -65,8 +65,8 @@ def get_extensions():
     # Without it, torch's parallel loops are silently serial in code compiled outside of torch.
     openmp = ["-fopenmp"] if sys.platform == "linux" else []
     with_cuda = FORCE_CUDA or bool(toolkit and torch.version.cuda)
-    cpu_sources = [str(path) for path in sorted(SOURCES.glob("*.cpp"))]
-    cuda_sources = [str(path) for path in sorted(SOURCES.glob("*.cu"))]
+    cpu_sources = [str(path) for path in sorted(SOURCES.rglob("*.cpp"))]
+    cuda_sources = [str(path) for path in sorted(SOURCES.rglob("*.cu"))]
     extension = (CUDAExtension if with_cuda else CppExtension)(
         "hybrid_cascade.layers._C",
         cpu_sources + cuda_sources if with_cuda else cpu_sources,

@@ -146,7 +146,7 @@ def settings_but_masks() -> list[str]:
 
     Without that of the masks: ours average them over the stages, MMDetection's are the last's.
     """
-    from hybrid_cascade.checkpoint import MMDET
+    from hybrid_cascade.converters import MMDET
 
     return [x for x in shlex.split(MMDET.lazy_settings) if "average_masks" not in x]
 

@@ -32,7 +32,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, pairwise_iou
 from provenance import provenance
 from torch import Tensor
 
-from hybrid_cascade.layers import mask_voting
+from hybrid_cascade.modeling.mnc import mask_voting
 
 RESULTS = Path(__file__).parent / "results"
 NETWORK = "configs/mnc/mnc_vgg16_5stage_voc.py"

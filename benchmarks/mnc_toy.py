@@ -10,14 +10,11 @@ and writes benchmarks/results/mnc_toy.json. Complete runs are not repeated.
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from provenance import provenance
+from train_net_run import ROOT, run_train_net
 
-ROOT = Path(__file__).parent.parent
-CONFIG = str(ROOT / "configs" / "quick_start" / "mnc_toy.py")
 INFERENCE = {
     "5 stages, voting": [],
     "3 stages, voting": ["model.roi_heads.test_stages=3"],
@@ -27,17 +24,6 @@ INFERENCE = {
         "model.roi_heads.predictor.test_nms_thresh=0.3",
     ],
 }
-
-
-def run(folder: Path, *overrides: str) -> dict[str, float]:
-    """Train or evaluate unless it has been done; box and mask AP."""
-    results = folder / "results.json"
-    if not results.exists():
-        command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", CONFIG]
-        output = [f"train.output_dir={folder}", "train.num_panels=0"]
-        subprocess.run([*command, *overrides, *output], check=True)
-    metrics = json.loads(results.read_text())
-    return {task: metrics[task]["AP"] for task in ("bbox", "segm")}
 
 
 def main() -> None:
@@ -51,13 +37,16 @@ def main() -> None:
     for end_to_end in (True, False):
         for seed in args.seeds:
             folder = args.output / f"end_to_end_{end_to_end}_{seed}"
-            run(folder, f"train.seed={seed}", f"model.roi_heads.end_to_end={end_to_end}")
+            training = [f"train.seed={seed}", f"model.roi_heads.end_to_end={end_to_end}"]
+            run_train_net("mnc_toy", folder, *training, "train.num_panels=0")
             weights = f"train.init_checkpoint={folder / 'model_final.pth'}"
             for name, overrides in INFERENCE.items():
-                result = run(
+                result = run_train_net(
+                    "mnc_toy",
                     folder / name.replace(",", "").replace(" ", "_"),
                     "--eval-only",
                     weights,
+                    "train.num_panels=0",
                     *overrides,
                 )
                 rows.append({"end_to_end": end_to_end, "seed": seed, "inference": name, **result})

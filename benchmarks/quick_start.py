@@ -13,8 +13,6 @@ models run in turn, so that a busy machine slows all of them. Other models:
 
 import argparse
 import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +21,10 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from provenance import provenance
 from timing import TrainingStep, interleaved, medians, seconds_of
+from train_net_run import ROOT, quick_start_config, run_train_net
 
 from hybrid_cascade.engine import build_model, load_config, load_weights
 
-ROOT = Path(__file__).parent.parent
 MODELS = {
     "ssd": "SSD",
     "faster_rcnn": "Faster R-CNN",
@@ -46,33 +44,9 @@ MORE_MODELS = {
 ROUNDS = 7
 
 
-def config_file(model: str) -> str:
-    return str(ROOT / "configs" / "quick_start" / f"{model}_toy.py")
-
-
-def train(model: str, seed: int, max_iter: int, folder: Path) -> dict:
-    """Train one model unless its folder has a result.
-
-    Returns:
-        "bbox" AP, and "segm" AP if the model has masks.
-    """
-    if not (folder / "results.json").exists():
-        subprocess.run(
-            [
-                *(sys.executable, str(ROOT / "train_net.py")),
-                *("--config-file", config_file(model)),
-                *(f"train.seed={seed}", f"train.max_iter={max_iter}"),
-                f"train.output_dir={folder}",
-            ],
-            check=True,
-        )
-    results = json.loads((folder / "results.json").read_text())
-    return {task: results[task]["AP"] for task in results}
-
-
 def training_step(model: str, folder: Path) -> TrainingStep:
     """An iteration of the training whose folder is given, on the first images of the data set."""
-    config = load_config(config_file(model))
+    config = load_config(quick_start_config(f"{model}_toy"))
     detector = build_model(config).train()
     load_weights(detector, str(folder / "model_final.pth"))
     seed_all_rng(0)
@@ -112,7 +86,9 @@ def main() -> None:
     folders = {m: [args.output / f"{m}_{seed}" for seed in args.seeds] for m in args.models}
     runs = {
         model: [
-            train(model, seed, args.max_iter, folder)
+            run_train_net(
+                f"{model}_toy", folder, f"train.seed={seed}", f"train.max_iter={args.max_iter}"
+            )
             for seed, folder in zip(args.seeds, folders[model], strict=True)
         ]
         for model in args.models

@@ -14,13 +14,11 @@ leaves them in output/quick_start_table/htc_1 and htc_2. Complete runs are not r
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from provenance import provenance
+from train_net_run import ROOT, run_train_net
 
-ROOT = Path(__file__).parent.parent
 SIZES = ["train.test_time.short_sides=[96,128,160]", "train.test_time.flip=True"]
 OTHER = "train.test_time.checkpoints=[{other}]"
 OPTIONS = {
@@ -31,19 +29,6 @@ OPTIONS = {
     "soft-NMS, Gaussian": ["model.roi_heads.soft_nms=gaussian"],
     "two checkpoints": [OTHER],
 }
-
-
-def evaluate(folder: Path, weights: Path, overrides: list[str]) -> dict[str, float]:
-    """Box and mask AP; evaluates unless that has been done."""
-    results = folder / "results.json"
-    if not results.exists():
-        config = str(ROOT / "configs" / "quick_start" / "htc_toy.py")
-        command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", config]
-        output = [f"train.output_dir={folder}", "train.num_panels=0"]
-        model = ["--eval-only", f"train.init_checkpoint={weights}"]
-        subprocess.run([*command, *model, *overrides, *output], check=True)
-    metrics = json.loads(results.read_text())
-    return {task: metrics[task]["AP"] for task in ("bbox", "segm")}
 
 
 def main() -> None:
@@ -57,10 +42,13 @@ def main() -> None:
     rows = {}
     for number, (name, options) in enumerate(OPTIONS.items()):
         rows[name] = [
-            evaluate(
+            run_train_net(
+                "htc_toy",
                 args.output / f"{number}_{index}",
-                weights,
-                [option.format(other=other) for option in options],
+                "--eval-only",
+                f"train.init_checkpoint={weights}",
+                "train.num_panels=0",
+                *(option.format(other=other) for option in options),
             )
             for index, (weights, other) in enumerate([(first, second), (second, first)])
         ]

@@ -25,8 +25,8 @@ from provenance import provenance
 from timing import interleaved, seconds_of
 from torch import nn
 
-from hybrid_cascade.engine.export import pooled_by_torchvision
-from hybrid_cascade.modeling import best_boxes, htc
+from hybrid_cascade.export.torchscript import pooled_by_torchvision
+from hybrid_cascade.modeling.cascade import box_selection, roi_heads
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,8 +47,8 @@ def compiled(model: nn.Module) -> nn.Module:
 def make_variants(model: nn.Module) -> dict[str, tuple]:
     """A model and what creates the context in which it runs, by name."""
     here = contextlib.nullcontext
-    every = partial(mock.patch.object, best_boxes, "MIN_CANDIDATES", 10**9)
-    all_classes = partial(mock.patch.object, htc, "class_mask_logits", lambda p, x, _: p(x))
+    every = partial(mock.patch.object, box_selection, "MIN_CANDIDATES", 10**9)
+    all_classes = partial(mock.patch.object, roi_heads, "class_mask_logits", lambda p, x, _: p(x))
     return {
         "as it is": (model, here),
         "torchvision's RoIAlign": (model, partial(pooled_by_torchvision, model)),

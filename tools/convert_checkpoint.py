@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"OUT must be a .pth file in an existing folder: {args.output}")
 
     # Imported late, so that a mistyped option is reported at once.
-    from hybrid_cascade.checkpoint import SOURCES, convert, describe, find_source
+    from hybrid_cascade.converters import SOURCES, convert, describe, find_source
     from hybrid_cascade.engine import build_model, load_config
 
     model = None

@@ -44,7 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     from detectron2.export import dump_torchscript_IR
 
     from hybrid_cascade.engine import build_model, load_config, load_weights, test_augmentations
-    from hybrid_cascade.engine.export import check_traceable, detect, largest_differences, trace
+    from hybrid_cascade.export.torchscript import (
+        check_traceable,
+        detect,
+        largest_differences,
+        trace,
+    )
 
     cfg = load_config(args.config_file, args.opts)
     augmentations, image_format = test_augmentations(cfg)

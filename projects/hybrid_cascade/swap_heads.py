@@ -21,13 +21,13 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from omegaconf import DictConfig
 
-from .layers import ROIWarpPooler
 from .modeling import (
     HTCROIHeads,
     MNCMaskHead,
     MNCOutputLayers,
     MNCROIHeads,
     Res5Head,
+    ROIWarpPooler,
     RPNWithBoxGradients,
     SemanticContextHead,
     SemanticPyramid,

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2 import model_zoo as detectron2_zoo
-from tests.caffemodel_writer import caffemodel
 
 from hybrid_cascade.engine import build_model, load_config, load_weights
+from tests.caffemodel_writer import caffemodel
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = str(ROOT / "tests/data/htc_tiny_mmdet.pth")

@@ -14,7 +14,7 @@ from detectron2.layers import shapes_to_tensor
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from hybrid_cascade.engine.export import pooled_by_torchvision
+from hybrid_cascade.export.torchscript import pooled_by_torchvision
 
 ROOT = Path(__file__).parents[2]
 HTC = ROOT / "configs" / "quick_start" / "htc_toy.py"

@@ -6,15 +6,15 @@ Importing this package registers the built-in datasets under the folder that Det
 
 import os
 
-from .box_aware_mapper import BoxAwareMapper
 from .checks import DatasetError, check_dataset
-from .coco_json import register_coco_json
-from .coco_stuff import register_coco_stuff
-from .copy_paste import CopyPasteMapper
-from .sbd import prepare_sbd, register_sbd
-from .stuff_labels import stuff_labels_of
-from .toy_scenes import draw_toy_scenes, register_toy_scenes
-from .train_mapper import build_train_mapper
+from .datasets.coco_json import register_coco_json
+from .datasets.coco_stuff import register_coco_stuff
+from .datasets.sbd import prepare_sbd, register_sbd
+from .datasets.stuff_labels import stuff_labels_of
+from .mappers.box_aware import BoxAwareMapper
+from .mappers.copy_paste import CopyPasteMapper
+from .mappers.train import build_train_mapper
+from .toy_scenes.dataset import draw_toy_scenes, register_toy_scenes
 from .zoom_out import ZoomOut
 
 __all__ = [

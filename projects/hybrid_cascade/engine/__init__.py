@@ -8,8 +8,8 @@ from .evaluation import (
     test_augmentations,
     test_dataset_names,
 )
+from .inference_options import with_test_time_options
 from .launch import launch
-from .test_time import with_test_time_options
 from .trainer import LazyTrainer, Trainer
 
 __all__ = [

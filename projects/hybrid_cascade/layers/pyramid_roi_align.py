@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .differentiable_once import register_differentiable_once
+from .extension import register_differentiable_once
 from .roi_warp import compiled_devices
 
 # A library that was compiled before this operator existed serves RoI warp alone.

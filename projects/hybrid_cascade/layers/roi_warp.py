@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .differentiable_once import register_differentiable_once
+from .extension import register_differentiable_once
 from .roi_warp_reference import roi_warp_reference
 
 

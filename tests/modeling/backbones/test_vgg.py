@@ -7,7 +7,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from hybrid_cascade import add_hybrid_cascade_config
-from hybrid_cascade.checkpoint import TORCHVISION_WEIGHTS, convert
+from hybrid_cascade.converters import TORCHVISION_WEIGHTS, convert
 from hybrid_cascade.modeling import VGG16
 
 CHANNELS = (2, 3, 4, 5, 6)

@@ -1,11 +1,13 @@
 """Backbones that Detectron2 lacks."""
 
 from .separate import SeparateBackbones
+from .ssd_vgg import SSDVGG16
 from .timm_features import TimmBackbone, build_timm_fpn_backbone
 from .vgg import VGG16, build_vgg16_backbone
 from .zf import ZF, build_zf_backbone
 
 __all__ = [
+    "SSDVGG16",
     "SeparateBackbones",
     "TimmBackbone",
     "VGG16",

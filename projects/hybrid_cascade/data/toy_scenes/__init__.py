@@ -1,0 +1,3 @@
+"""Toy scenes: a small dataset, drawn instead of downloaded."""
+
+from .dataset import *  # noqa: F403

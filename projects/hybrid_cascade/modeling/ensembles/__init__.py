@@ -1,0 +1,7 @@
+"""Several views of an image and several models detect together."""
+
+from .averaging import RCNNEnsemble
+from .views import RCNNWithTestTimeAugmentation
+from .voting import VotingEnsemble
+
+__all__ = ["RCNNEnsemble", "RCNNWithTestTimeAugmentation", "VotingEnsemble"]

@@ -1,0 +1,157 @@
+"""The semantic segmentation branch of HTC (arXiv 1901.07518, Section 3.2, "Spatial Contexts").
+
+Shapes: N images, C channels of the pyramid, K semantic classes, h and w the size of the fusion
+level (stride 8 in the paper).
+"""
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from torch import nn
+from torch.nn import functional as F
+
+from .branch import SEMANTIC_BRANCH_REGISTRY
+
+
+@SEMANTIC_BRANCH_REGISTRY.register()
+class SemanticContextHead(nn.Module):
+    """Fuse all pyramid levels at one of them, predict a semantic map, offer its features to RoIs.
+
+    Every level is resized to the fusion level, passed through a 1x1 convolution, and summed; four
+    3x3 convolutions follow; from there one 1x1 convolution predicts the classes and another one
+    makes the embedding S(x) that RoI heads pool from.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        num_classes: int,
+        in_features: list[str] = ("p2", "p3", "p4", "p5", "p6"),
+        fusion_feature: str = "p3",
+        out_feature: str = "semantic",
+        conv_dim: int = 256,
+        num_convs: int = 4,
+        loss_weight: float = 0.2,
+        ignore_value: int = 255,
+    ):
+        """
+        Args:
+            input_shape: channels and strides of the backbone's maps; all `in_features` must have
+                the same number of channels, which the embedding gets too, so that it can be added.
+            num_classes: K, semantic classes (183 for COCO-Stuff).
+            in_features: the levels to fuse.
+            fusion_feature: the level whose size the others are resized to.
+            out_feature: the key under which the embedding joins the feature maps.
+            conv_dim: channels inside the branch.
+            num_convs: number of 3x3 convolutions after the fusion.
+            loss_weight: the paper's beta; 0.2 in the published configs.
+            ignore_value: the label that the loss leaves out.
+
+        Raises:
+            ValueError: if `fusion_feature` is not one of `in_features`, a level is not in
+                `input_shape`, or channels differ.
+        """
+        super().__init__()
+        if missing := set(in_features) - set(input_shape):
+            raise ValueError(
+                f"in_features={list(in_features)} of the semantic branch asks for "
+                f"{sorted(missing)}; the backbone has {list(input_shape)}"
+            )
+        if fusion_feature not in in_features:
+            raise ValueError(
+                f"fusion_feature={fusion_feature!r} is not in in_features={in_features}"
+            )
+        channels = {input_shape[f].channels for f in in_features}
+        if len(channels) != 1:
+            raise ValueError(f"The levels {list(in_features)} differ in channels: {channels}")
+        (in_channels,) = channels
+        self.in_features = list(in_features)
+        self.fusion_feature = fusion_feature
+        self.out_feature = out_feature
+        self.num_classes = num_classes
+        self.loss_weight = loss_weight
+        self.ignore_value = ignore_value
+        self._output_shape = {
+            **input_shape,
+            out_feature: ShapeSpec(channels=in_channels, stride=input_shape[fusion_feature].stride),
+        }
+
+        self.lateral_convs = nn.ModuleDict(
+            {
+                f: Conv2d(in_channels, conv_dim, kernel_size=1, activation=nn.ReLU())
+                for f in self.in_features
+            }
+        )
+        self.convs = nn.Sequential(
+            *(
+                Conv2d(conv_dim, conv_dim, kernel_size=3, padding=1, activation=nn.ReLU())
+                for _ in range(num_convs)
+            )
+        )
+        self.embedding = Conv2d(conv_dim, in_channels, kernel_size=1, activation=nn.ReLU())
+        self.predictor = Conv2d(conv_dim, num_classes, kernel_size=1)
+        for layer in [*self.lateral_convs.values(), *self.convs, self.embedding]:
+            weight_init.c2_msra_fill(layer)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        nn.init.constant_(self.predictor.bias, 0)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        branch = cfg.MODEL.SEMANTIC_BRANCH
+        return {
+            "input_shape": input_shape,
+            # 0 stands for what painted targets need: the things and one background class.
+            "num_classes": branch.NUM_CLASSES or cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1,
+            "in_features": branch.IN_FEATURES,
+            "fusion_feature": branch.FUSION_FEATURE,
+            "conv_dim": branch.CONV_DIM,
+            "num_convs": branch.NUM_CONVS,
+            "loss_weight": branch.LOSS_WEIGHT,
+            "ignore_value": branch.IGNORE_VALUE,
+        }
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """The backbone's maps and the embedding."""
+        return self._output_shape
+
+    def forward(
+        self, features: dict[str, torch.Tensor], targets: torch.Tensor | None
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
+        """
+        Args:
+            features: maps (N, C, h_l, w_l), one for each level.
+            targets: (N, H, W) int64 labels of the padded images in [0, K) or `ignore_value`; None
+                at inference.
+
+        Returns:
+            The maps with the embedding (N, C, h, w) under `out_feature`; logits (N, K, h, w); and
+            {"loss_sem_seg": scalar} in training, {} at inference.
+        """
+        size = features[self.fusion_feature].shape[-2:]
+        fused = 0
+        for name, lateral_conv in self.lateral_convs.items():
+            x = features[name]
+            if name != self.fusion_feature:
+                x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+            fused = fused + lateral_conv(x)
+        fused = self.convs(fused)
+        logits = self.predictor(fused)
+        losses = {} if targets is None else {"loss_sem_seg": self.loss(logits, targets)}
+        return {**features, self.out_feature: self.embedding(fused)}, logits, losses
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross entropy at the stride of the logits, averaged over the pixels that have a label.
+
+        Zero, with zero gradients, where no pixel of the batch has one.
+        """
+        # Labels up to 2^24 are exact in float32, the only type that interpolate resizes everywhere.
+        targets = F.interpolate(
+            targets[:, None].float(), size=logits.shape[-2:], mode="nearest-exact"
+        )[:, 0].long()
+        total = F.cross_entropy(
+            logits.float(), targets, ignore_index=self.ignore_value, reduction="sum"
+        )
+        return self.loss_weight * total / (targets != self.ignore_value).sum().clamp(min=1)

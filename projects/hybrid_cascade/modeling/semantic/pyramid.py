@@ -1,0 +1,90 @@
+"""Semantic Feature Pyramid Network (SFPN; Gan, Xu, Su; ICPR 2020).
+
+Shapes: N images, C channels of the pyramid, K semantic classes, h_l and w_l the size of level l.
+"""
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from torch import nn
+from torch.nn import functional as F
+
+from .branch import SEMANTIC_BRANCH_REGISTRY
+from .context_head import SemanticContextHead
+
+
+@SEMANTIC_BRANCH_REGISTRY.register()
+class SemanticPyramid(SemanticContextHead):
+    """Give every level of a feature pyramid the semantics that a segmentation branch has learned.
+
+    1. The segmentation branch is that of HTC, `SemanticContextHead`: one map from all levels,
+       supervised with cross entropy.
+    2. Its embedding, resized to every level, is the semantic pyramid: averaged where the level is
+       coarser, repeated where it is finer, as FPN's own top-down path does.
+    3. Each semantic level is fused with the pyramid level p of the same stride:
+       p + conv3x3(relu(conv1x1([p, semantic level]))).
+
+    The paper's public notes name these three parts and fix none of their layers, nor the weight of
+    the loss. The last convolution starts at zero: on any pyramid, with trained weights or without,
+    the network starts as exactly what it would be without this branch.
+    """
+
+    @configurable
+    def __init__(
+        self, input_shape: dict[str, ShapeSpec], *, output_context_map: bool = False, **kwargs
+    ):
+        """
+        Args:
+            input_shape: channels and strides of the backbone's maps.
+            output_context_map: also return the embedding, under `out_feature`, so that the same
+                branch serves the semantic fusion of `HTCROIHeads`.
+            kwargs: the arguments of `SemanticContextHead`. `in_features` are the levels that are
+                segmented and fused; others pass as they are. `loss_weight` is the paper's alpha.
+
+        Raises:
+            ValueError: as `SemanticContextHead`.
+        """
+        # By keyword: Detectron2 takes a DictConfig in the first place for the config.
+        super().__init__(input_shape=input_shape, **kwargs)
+        self.output_context_map = output_context_map
+        if not output_context_map:
+            self._output_shape = dict(input_shape)
+        self.fusion_convs = nn.ModuleDict()
+        for name in self.in_features:
+            channels = input_shape[name].channels
+            reduce = Conv2d(2 * channels, channels, kernel_size=1, activation=nn.ReLU())
+            output = Conv2d(channels, channels, kernel_size=3, padding=1)
+            weight_init.c2_msra_fill(reduce)
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
+            self.fusion_convs[name] = nn.Sequential(reduce, output)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        return {
+            **super().from_config(cfg, input_shape),
+            "output_context_map": cfg.MODEL.SEMANTIC_BRANCH.OUTPUT_CONTEXT_MAP,
+        }
+
+    def forward(
+        self, features: dict[str, torch.Tensor], targets: torch.Tensor | None
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
+        """
+        Args:
+            features: maps (N, C, h_l, w_l), one for each level.
+            targets: see `SemanticContextHead.forward`.
+
+        Returns:
+            The maps, those of `in_features` replaced by fused ones of the same shape; logits and
+            losses of `SemanticContextHead`.
+        """
+        features, logits, losses = super().forward(features, targets)
+        embedding = features[self.out_feature]
+        if not self.output_context_map:
+            features.pop(self.out_feature)
+        for name, fusion_conv in self.fusion_convs.items():
+            level = features[name]
+            semantic_level = F.adaptive_avg_pool2d(embedding, level.shape[-2:])
+            features[name] = level + fusion_conv(torch.cat([level, semantic_level], dim=1))
+        return features, logits, losses

@@ -1,0 +1,87 @@
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from hybrid_cascade.converters import read_weights
+
+
+class Opaque:
+    """What a training checkpoint may hold beside tensors."""
+
+
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"model": w}, lambda w: {"state_dict": w}])
+def test_weights_are_found_bare_or_under_their_usual_names(tmp_path, wrap):
+    torch.save(wrap({"a.weight": torch.arange(3.0)}), tmp_path / "x.pth")
+    assert torch.equal(read_weights(str(tmp_path / "x.pth"))["a.weight"], torch.arange(3.0))
+
+
+def test_arrays_of_a_detectron2_pickle_become_tensors(tmp_path):
+    with open(tmp_path / "model.pkl", "wb") as file:
+        pickle.dump({"model": {"w": np.arange(3, dtype=np.float32)}, "__author__": "x"}, file)
+    assert torch.equal(read_weights(str(tmp_path / "model.pkl"))["w"], torch.arange(3.0))
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.pkl"])
+def test_objects_are_refused_until_the_user_says_otherwise(tmp_path, name):
+    path = tmp_path / name
+    content = {"state_dict": {"w": torch.ones(2)}, "meta": Opaque()}
+    if name.endswith(".pkl"):
+        content["state_dict"]["w"] = np.ones(2)
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match="(?s)Opaque.*--unsafe-load"):
+        read_weights(str(path))
+    assert read_weights(str(path), unsafe=True)["w"].sum() == 2
+
+
+def test_a_pickle_cannot_call_functions(tmp_path):
+    (tmp_path / "evil.pkl").write_bytes(b"\x80\x04cos\nsystem\n(S'touch pwned'\ntR.")
+    with pytest.raises(ValueError, match="os.system"):
+        read_weights(str(tmp_path / "evil.pkl"))
+
+
+def test_an_object_of_an_absent_package_is_explained(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": {"w": torch.ones(2)}, "meta": Opaque()}, path)
+    absent = tmp_path / "absent.pth"  # the same file, its class in a package that nobody has
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(absent, "w") as target:
+        for item in source.namelist():
+            data = source.read(item)
+            target.writestr(
+                item, data.replace(Opaque.__module__.encode(), b"x" * len(Opaque.__module__))
+            )
+    with pytest.raises(ValueError, match="not installed here"):
+        read_weights(str(absent), unsafe=True)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.98])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file_is_named_so(tmp_path, keep, zipped):
+    path = tmp_path / "x.pth"
+    torch.save({"w": torch.ones(1000)}, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(ValueError, match="x.pth is truncated or damaged"):
+        read_weights(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"version https://git-lfs"])
+def test_a_file_that_is_no_checkpoint_is_named_so(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+def test_a_file_without_weights_says_what_it_holds(tmp_path):
+    torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="holds no weights.*epoch"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+def test_a_missing_file_is_an_error():
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        read_weights("nowhere.pth")

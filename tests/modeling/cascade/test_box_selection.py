@@ -1,0 +1,95 @@
+import pytest
+import torch
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
+
+from hybrid_cascade.modeling.cascade import box_selection as module
+from hybrid_cascade.modeling.cascade.box_selection import best_boxes
+
+SIZE = (100, 120)
+
+
+def candidates(num_boxes=1500, num_classes=5, agnostic=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    columns = 1 if agnostic else num_classes
+    corners = torch.rand(num_boxes, columns, 2, generator=generator) * 90 - 5
+    sides = torch.rand(num_boxes, columns, 2, generator=generator) * 40
+    boxes = torch.cat([corners, corners + sides], dim=2).flatten(1)
+    return boxes, torch.rand(num_boxes, num_classes + 1, generator=generator).softmax(dim=1)
+
+
+def assert_same_as_detectron2(boxes, scores, *thresholds):
+    ours = best_boxes(boxes.clone(), scores, SIZE, *thresholds)
+    theirs, _ = fast_rcnn_inference_single_image(boxes.clone(), scores, SIZE, *thresholds)
+    assert ours.image_size == theirs.image_size
+    assert torch.equal(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
+    assert torch.equal(ours.scores, theirs.scores)
+    assert torch.equal(ours.pred_classes, theirs.pred_classes)
+    return ours
+
+
+@pytest.fixture
+def number_tried(monkeypatch):
+    """The scores above which candidates were tried, in each call of Detectron2's function."""
+    tried = []
+
+    def recording(boxes, scores, *args):
+        tried.append(int((scores[:, :-1] > args[1]).sum()))
+        return fast_rcnn_inference_single_image(boxes, scores, *args)
+
+    monkeypatch.setattr(module, "fast_rcnn_inference_single_image", recording)
+    return tried
+
+
+@pytest.mark.parametrize("agnostic", [True, False])
+@pytest.mark.parametrize("nms_thresh", [0.1, 0.5, 0.9])
+def test_the_result_is_detectron2s_from_fewer_candidates(agnostic, nms_thresh, number_tried):
+    boxes, scores = candidates(agnostic=agnostic)
+    found = assert_same_as_detectron2(boxes, scores, 0.01, nms_thresh, 10)
+    assert len(found) == 10 and number_tried == [1099]
+
+
+def test_where_the_best_candidates_suppress_one_another_all_are_tried(number_tried):
+    boxes, scores = candidates()
+    best = scores[:, 0].topk(1200).indices
+    scores[best, 0] += 1  # of one class, ...
+    boxes[best] = boxes[best[0]].clone()  # in one place
+    found = assert_same_as_detectron2(boxes, scores, 0.01, 0.5, 10)
+    assert len(found) == 10
+    assert number_tried == [1099, int((scores[:, :-1] > 0.01).sum())]
+
+
+@pytest.mark.parametrize("topk", [1, 50, 100])
+def test_ious_near_the_threshold_are_rounded_as_in_the_nms_of_all(topk):
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(600, 2, generator=generator) * 50
+    sides = torch.rand(600, 1, generator=generator) * 40 + 1
+    shift = torch.zeros(600, 2)
+    shift[:, :1] = sides / 3  # the IoU of two squares is then 1/2
+    boxes = torch.cat([torch.cat([x, x + sides], dim=1) for x in (low, low + shift)])
+    scores = torch.rand(1200, 81, generator=generator).softmax(dim=1)
+    assert_same_as_detectron2(boxes, scores, 0.001, 0.5, topk)
+
+
+def test_of_equal_scores_any_may_be_first_but_the_scores_are_the_same():
+    boxes, scores = candidates()
+    scores = (scores * 20).round() / 20
+    ours = best_boxes(boxes, scores, SIZE, 0.01, 0.99, 10)
+    theirs, _ = fast_rcnn_inference_single_image(boxes, scores, SIZE, 0.01, 0.99, 10)
+    assert torch.equal(ours.scores, theirs.scores)
+
+
+@pytest.mark.parametrize("topk", [-1, 0, 7, 1000])
+def test_any_number_of_boxes_can_be_asked_for(topk):
+    assert_same_as_detectron2(*candidates(), 0.01, 0.5, topk)
+
+
+@pytest.mark.parametrize("num_boxes", [0, 1])
+def test_few_boxes(num_boxes):
+    assert_same_as_detectron2(*candidates(num_boxes), 0.01, 0.5, 10)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_boxes_and_scores_that_are_not_numbers_are_left_out(value):
+    boxes, scores = candidates()
+    boxes[3, 1] = scores[7, 2] = value
+    assert_same_as_detectron2(boxes, scores, 0.01, 0.5, 10)
