@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint format clean
 
 install: $(VENV)/.installed
 
@@ -22,9 +22,15 @@ $(VENV)/.installed: requirements.txt setup.py $(wildcard projects/hybrid_cascade
 demo: install
 	$(PY) train_net.py --config-file configs/quick_start/htc_toy.py
 
-test: install
+lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+format: install
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+test: lint
 	$(PY) -m pytest tests
 
 clean:
