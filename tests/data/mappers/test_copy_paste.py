@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import detectron2.data.transforms as T
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from detectron2.structures import BitMasks
 from detectron2.utils.env import seed_all_rng
 
 from hybrid_cascade.data import CopyPasteMapper
-
-CONFIGS = Path(__file__).parent.parent.parent / "configs"
+from hybrid_cascade.model_zoo import get_config_file
 
 
 def mapper(masks="polygon", augmentations=(), **options):
@@ -177,7 +174,7 @@ def test_impossible_arguments_are_refused(dataset, options, message):
 
 
 def data_config(name, function):
-    return LazyConfig.load(str(CONFIGS / "common" / "data" / f"{name}.py"), function)
+    return LazyConfig.load(get_config_file(f"common/data/{name}.py"), function)
 
 
 def test_a_config_gets_copy_paste_in_a_line(scene):
