@@ -7,10 +7,10 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from hybrid_cascade.data import DatasetError, check_dataset, prepare_sbd, register_sbd
 
 
-def test_the_registered_sets_train_with_bit_masks(sbd, monkeypatch):
+def test_the_registered_datasets_can_be_mapped_with_bit_masks(sbd, monkeypatch):
     root, truth = sbd
     prepare_sbd(root)
-    for name in ("sbd_train", "sbd_val"):  # monkeypatch puts the ones of the real folder back
+    for name in ("sbd_train", "sbd_val"):  # monkeypatch restores those of the real folder
         monkeypatch.delitem(DatasetCatalog.data, name)
         monkeypatch.delitem(MetadataCatalog.data, name)
     register_sbd(root)
@@ -32,7 +32,7 @@ def test_the_registered_sets_train_with_bit_masks(sbd, monkeypatch):
             assert np.array_equal(mask.numpy(), labels == number)
 
 
-def test_using_the_sets_before_they_are_prepared_says_what_to_run(tmp_path, monkeypatch):
+def test_using_the_datasets_before_they_are_prepared_says_what_to_run(tmp_path, monkeypatch):
     for name in ("sbd_train", "sbd_val"):
         monkeypatch.delitem(DatasetCatalog.data, name)
         monkeypatch.delitem(MetadataCatalog.data, name)
@@ -41,7 +41,7 @@ def test_using_the_sets_before_they_are_prepared_says_what_to_run(tmp_path, monk
         DatasetCatalog.get("sbd_val")
 
 
-def test_the_built_in_names_have_vocs_classes():
+def test_the_built_in_datasets_have_vocs_classes():
     for name in ("sbd_train", "sbd_val"):
         assert name in DatasetCatalog.list()
         classes = MetadataCatalog.get(name).thing_classes

@@ -38,7 +38,7 @@ def test_the_list_of_training_images_makes_the_split_and_all_others_are_val(sbd,
     assert "val split has 2 images, the published one has 5732" in caplog.text
 
 
-def test_another_list_makes_another_split_of_what_is_there_already(sbd):
+def test_another_list_makes_another_split_of_images_that_are_converted_already(sbd):
     root, _ = sbd
     prepare_sbd(root)
     prepare_sbd(root, root / "val.txt")
@@ -71,7 +71,7 @@ def test_boxes_and_areas_are_those_of_the_masks(sbd):
     assert annotation["category_id"] == 15 and annotation["iscrowd"] == 0
 
 
-def test_a_number_without_pixels_is_no_instance(sbd):
+def test_a_number_without_pixels_is_not_an_instance(sbd):
     root, _ = sbd
     labels = np.zeros(SIZE, int)
     labels[5, 5] = 2
@@ -102,7 +102,7 @@ def test_missing_and_damaged_files_are_all_named_and_the_others_kept(sbd):
 
 
 @pytest.mark.parametrize("categories", [[3], [3, 21], [0, 3]])
-def test_labels_or_classes_out_of_range_are_damage(sbd, categories):
+def test_labels_or_classes_out_of_range_count_as_damage(sbd, categories):
     root, _ = sbd
     labels = np.full(SIZE, 2)
     write_mat(root / "inst" / f"{VAL[0]}.mat", labels, categories)
@@ -110,7 +110,7 @@ def test_labels_or_classes_out_of_range_are_damage(sbd, categories):
         prepare_sbd(root)
 
 
-def test_a_file_without_instances_is_damage(sbd):
+def test_a_file_without_instances_counts_as_damage(sbd):
     root, _ = sbd
     savemat(root / "inst" / f"{VAL[0]}.mat", {"GTcls": {"Segmentation": np.zeros(SIZE)}})
     with pytest.raises(DatasetError, match=rf"{VAL[0]}.mat' is damaged .*GTinst"):
@@ -151,7 +151,7 @@ def test_a_line_that_an_interruption_cut_off_is_read_again(sbd, monkeypatch):
     assert not half.exists()
 
 
-def test_what_is_written_is_not_written_again(sbd):
+def test_files_that_are_written_already_are_not_written_again(sbd):
     root, _ = sbd
     prepare_sbd(root)
     for path in (root / "inst").iterdir():

@@ -46,7 +46,7 @@ def test_each_split_starts_with_an_empty_image_and_a_crowd(drawn, split):
     np.testing.assert_array_equal(coco.annToMask(crowds[0]).astype(bool), ignored)
 
 
-def test_a_set_that_is_there_is_kept_and_one_of_other_parameters_is_drawn_again(tmp_path):
+def test_a_dataset_that_is_there_is_kept_and_one_of_other_parameters_is_drawn_again(tmp_path):
     root = str(tmp_path / "toys")
     draw_toy_scenes(root, **TINY)
     kept = tmp_path / "toys" / "kept.txt"
@@ -82,7 +82,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["toys.lock"]
 
 
-def test_of_two_that_start_together_one_draws_and_the_other_waits(tmp_path, caplog):
+def test_of_two_threads_that_start_together_one_draws_and_the_other_waits(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="hybrid_cascade")
     root = str(tmp_path / "toys")
     with ThreadPoolExecutor(2) as pool:
