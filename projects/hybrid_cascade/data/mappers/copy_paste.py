@@ -18,8 +18,8 @@ class CopyPasteMapper:
     Both images are mapped by the `DatasetMapper` that this one wraps, with its augmentations (in
     the paper: large-scale jitter and flips). Pasted instances cover those of the image: their
     masks lose the covered parts, their boxes shrink, and instances that are covered entirely are
-    dropped. Label maps ("sem_seg") get the labels of the pasted pixels. The edges of pasted
-    instances are not blended, which according to the paper does not help.
+    dropped. Label maps ("sem_seg") get the labels of the pasted pixels. Edges are not blended:
+    according to the paper, that does not help.
 
     Random numbers are drawn with numpy, which Detectron2 seeds in each worker of a data loader.
     """

@@ -13,7 +13,8 @@ def build_train_mapper(cfg: CfgNode, dataset: Sequence[dict]) -> DatasetMapper |
     """Return Detectron2's mapper, with INPUT.LARGE_SCALE_JITTER and INPUT.COPY_PASTE if enabled.
 
     Large-scale jitter (arXiv 2012.07177) replaces the resizing to INPUT.MIN_SIZE_TRAIN. Flips, and
-    crops before the resizing, are kept. Boxes are computed from the masks after augmentation.
+    crops before the resizing, are kept. Boxes are then computed from the augmented masks, if there
+    are masks.
 
     Args:
         cfg: with this project's keys.
