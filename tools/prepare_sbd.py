@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Turn SBD's instance masks of VOC's images into COCO JSON, registered as sbd_train and sbd_val.
+"""Convert SBD's instance masks of VOC's images to COCO JSON, registered as sbd_train and sbd_val.
 
     tools/prepare_sbd.py datasets/sbd
 
-where the folder is benchmark_RELEASE/dataset of SBD's archive with train_noval.txt added, both of
-which docs/sbd.md says where to get. It writes annotations/sbd_train.json (5,623 images) and
-annotations/sbd_val.json (5,732). Interrupted, it goes on where it stopped. Exit code 2: files are
-missing or damaged; they are named.
+The folder is benchmark_RELEASE/dataset of SBD's archive, with train_noval.txt added; docs/sbd.md
+says where to get both. The tool writes annotations/sbd_train.json (5,623 images) and
+annotations/sbd_val.json (5,732 images). If it is interrupted, the next call continues where it
+stopped. The exit code is 2 if files are missing or damaged; the message names them.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the tool with these arguments, and return its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--train-list",
         type=Path,
-        help="names of the training images, one a line; all others are val. Default: "
-        "train_noval.txt in the folder. VOC 2012's ImageSets/Main/train.txt is as good",
+        help="names of the training images, one in each line; all others are val. Default: "
+        "train_noval.txt in the folder. VOC 2012's ImageSets/Main/train.txt works too",
     )
     args = parser.parse_args(argv)
     if not args.root.is_dir():

@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 8, 6
 
 @pytest.fixture
 def image(tmp_path):
-    """One flawless image of a dataset: a crowd, a polygon, a label map with ignored pixels."""
+    """Return a dict without mistakes: a crowd, a polygon, a label map with ignored pixels."""
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[0] = 3
     labels[1] = 255
@@ -45,14 +45,14 @@ def check(*images, num_classes=3, semantic_num_classes=4, **options):
 
 
 def check_fails(image, *words, **options):
-    """The message has all the words, and the name of the dataset."""
+    """Assert that the error has all the words, and the name of the dataset."""
     with pytest.raises(DatasetError) as error:
         check(image, **options)
     for word in (NAME, *words):
         assert word in str(error.value)
 
 
-def test_legal_data_passes(image):
+def test_a_dataset_without_mistakes_passes(image):
     only_crowd, empty, no_map = copy.deepcopy(image), copy.deepcopy(image), copy.deepcopy(image)
     only_crowd["annotations"] = only_crowd["annotations"][:1]
     empty["annotations"] = []
@@ -63,77 +63,77 @@ def test_legal_data_passes(image):
     check(image, only_crowd, empty, no_map, only_boxes)
 
 
-def test_no_images():
+def test_a_dataset_without_images_is_an_error():
     with pytest.raises(DatasetError, match=f"{NAME}' has no images"):
         check()
 
 
 @pytest.mark.parametrize("num_classes", [2, 80])
-def test_number_of_classes_that_is_not_the_data_s(image, num_classes):
+def test_another_number_of_classes_than_the_dataset_s_is_named_with_its_keys(image, num_classes):
     keys = ("3 classes", "model.roi_heads.num_classes", "MODEL.ROI_HEADS.NUM_CLASSES")
     check_fails(image, *keys, str(num_classes), num_classes=num_classes)
 
 
-def test_missing_image(image, tmp_path):
+def test_a_missing_image_is_named(image, tmp_path):
     image["file_name"] = str(tmp_path / "moved.jpg")
     check_fails(image, "file_name", "moved.jpg", "does not exist")
 
 
-def test_broken_image(image):
+def test_a_broken_image_is_named(image):
     with open(image["file_name"], "w") as file:
         file.write("<html>Not found</html>")
     check_fails(image, "image.jpg", "cannot be read as an image")
 
 
-def test_image_of_another_size_than_annotated(image):
+def test_an_image_of_another_size_than_annotated_is_named_with_both_sizes(image):
     image["annotations"] = []
     image["width"], image["height"] = HEIGHT, WIDTH
     check_fails(image, "image.jpg", "8x6", "6x8", "`width`")
 
 
-def test_photograph_on_its_side_has_the_size_that_it_is_loaded_with(image):
+def test_an_image_on_its_side_has_the_size_that_it_is_loaded_with(image):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90 degrees
     Image.new("RGB", (HEIGHT, WIDTH)).save(image["file_name"], exif=exif)
     check(image)
 
 
-def test_mask_of_another_size_than_its_image(image):
+def test_a_mask_of_another_size_than_its_image_is_named_with_both_sizes(image):
     image["annotations"][0]["segmentation"]["size"] = [HEIGHT, WIDTH + 1]
     check_fails(image, "annotation 0", "image.jpg", "[6, 9]", "[6, 8]", "`segmentation`")
 
 
 @pytest.mark.parametrize("category", [-1, 3])
-def test_category_out_of_range(image, category):
+def test_a_category_out_of_range_is_named_with_its_annotation(image, category):
     image["annotations"][1]["category_id"] = category
     check_fails(image, "annotation 1", "image.jpg", f"`category_id` {category}", "[0, 3)")
 
 
 @pytest.mark.parametrize("polygon", [[1, 1, 5, 1], [1, 1, 5, 1, 5, 5, 2]])
-def test_polygon_that_is_none(image, polygon):
+def test_a_polygon_of_too_few_or_an_odd_number_of_values_is_named(image, polygon):
     image["annotations"][1]["segmentation"].append(polygon)
     check_fails(image, "annotation 1", "image.jpg", f"polygon of {len(polygon)} numbers")
 
 
-def test_missing_label_map(image, tmp_path):
+def test_a_missing_label_map_is_an_error_if_there_is_a_semantic_branch(image, tmp_path):
     image["sem_seg_file_name"] = str(tmp_path / "moved.png")
     check_fails(image, "sem_seg_file_name", "moved.png", "does not exist")
-    check(image, semantic_num_classes=None)  # who has no semantic branch needs no map
+    check(image, semantic_num_classes=None)  # not needed without a semantic branch
 
 
-def test_label_map_of_another_size_than_its_image(image):
+def test_a_label_map_of_another_size_than_its_image_is_named_with_both_sizes(image):
     Image.new("L", (HEIGHT, WIDTH)).save(image["sem_seg_file_name"])
     check_fails(image, "map.png", "6x8", "8x6")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "1", "LA"])
-def test_label_map_that_is_not_single_channel_gray(image, mode):
+def test_a_label_map_that_is_not_single_channel_gray_is_named_with_its_format(image, mode):
     Image.new(mode, (WIDTH, HEIGHT)).save(image["sem_seg_file_name"])
     check_fails(image, "map.png", f"'{mode}'", "single-channel")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_label_map_with_a_value_out_of_range(image, dtype):
+def test_a_value_out_of_range_in_a_label_map_is_named_with_the_keys_to_set(image, dtype):
     labels = np.full((HEIGHT, WIDTH), 255, dtype)
     labels[2, 3] = 4
     Image.fromarray(labels).save(image["sem_seg_file_name"])
@@ -142,7 +142,7 @@ def test_label_map_with_a_value_out_of_range(image, dtype):
     check(image, semantic_num_classes=5)
 
 
-def test_ignored_value_is_the_given_one(image):
+def test_the_ignored_value_is_the_given_one(image):
     check_fails(image, "value 255", "3 to be ignored", semantic_ignore_value=3)
 
 

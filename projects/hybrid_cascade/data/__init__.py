@@ -1,21 +1,23 @@
-"""Datasets: registering them, checking them, and one that needs no download.
+"""Datasets, dataset mappers and augmentations.
 
-Importing this package registers the built-in datasets under the folder that Detectron2 uses too,
-`$DETECTRON2_DATASETS`, or `datasets`. Files are touched when a dataset is first used.
+Importing this package registers the built-in datasets. They are expected in the folder that
+Detectron2 uses too: `$DETECTRON2_DATASETS`, or `datasets` without it. No file is read or written
+before a dataset is first used.
 """
 
 import os
 
+from .augmentations import ZoomOut
 from .checks import DatasetError, check_dataset
-from .datasets.coco_json import register_coco_json
-from .datasets.coco_stuff import register_coco_stuff
-from .datasets.sbd import prepare_sbd, register_sbd
-from .datasets.stuff_labels import stuff_labels_of
-from .mappers.box_aware import BoxAwareMapper
-from .mappers.copy_paste import CopyPasteMapper
-from .mappers.train import build_train_mapper
-from .toy_scenes.dataset import draw_toy_scenes, register_toy_scenes
-from .zoom_out import ZoomOut
+from .datasets import (
+    prepare_sbd,
+    register_coco_json,
+    register_coco_stuff,
+    register_sbd,
+    stuff_labels_of,
+)
+from .mappers import BoxAwareMapper, CopyPasteMapper, build_train_mapper
+from .toy_scenes import draw_toy_scenes, register_toy_scenes
 
 __all__ = [
     "BoxAwareMapper",

@@ -1,8 +1,9 @@
-"""Finds what is wrong with a dataset before the first training iteration.
+"""Find what is wrong with a dataset before the first training iteration.
 
-Most mistakes in own data (a category too many, a label map of another size, a folder moved) show as
-an index error inside a loss, hours into a training or only on a GPU. `check_dataset` finds them in
-the loaded dataset dicts and says which file, which key, which value, and what to do.
+Most mistakes in a dataset (a category too many, a label map of another size, a folder that was
+moved) appear as an index error in a loss, hours into a training or only on a GPU. `check_dataset`
+finds them in the loaded dataset dicts, and its errors name the file, the key, the value, and what
+to do.
 """
 
 import logging
@@ -36,23 +37,23 @@ def check_dataset(
     semantic_ignore_value: int = 255,
     max_images: int = 1000,
 ) -> None:
-    """Raises `DatasetError` at the first thing in the dataset that training would stumble over.
+    """Raise `DatasetError` at the first mistake in a dataset that would make training fail.
 
-    Legal, and so not reported: images without annotations, images with crowd annotations only, and
-    dicts without a `sem_seg_file_name` (their semantic targets can be painted from masks or boxes).
+    Not mistakes are images without annotations, images with crowd annotations only, and dicts
+    without a `sem_seg_file_name` (their semantic targets can be painted from masks or boxes).
 
     Args:
         dataset_dicts: images in Detectron2's dataset format, as `DatasetCatalog.get` returns them.
         dataset_name: the registered name; its metadata says how many classes of things there are.
         num_classes: classes of things that the model predicts.
-        semantic_num_classes: labels that the semantic branch predicts; None if the model has no
-            such branch, and then label maps are not looked at.
-        semantic_ignore_value: the value of pixels in label maps that have no label.
-        max_images: of a larger dataset only so many images and label maps, evenly spaced, are
-            opened. Annotations are all checked, they are in memory anyway.
+        semantic_num_classes: labels that the semantic branch predicts; None for a model without
+            such a branch. Label maps are not opened then.
+        semantic_ignore_value: the value in label maps of pixels without a label.
+        max_images: the most images to open, with their label maps. In a larger dataset they are
+            evenly spaced. The annotations of all images are checked, as they are in memory.
 
     Raises:
-        DatasetError: what is wrong, where, and what to do.
+        DatasetError: for a mistake; says what is wrong, where, and what to do.
     """
     where = f"Dataset '{dataset_name}'"
     if len(dataset_dicts) == 0:
@@ -74,16 +75,7 @@ def check_dataset(
                 f"{where}: annotation {index} of image '{image['file_name']}'",
             )
 
-    sample = range(len(dataset_dicts))
-    if len(dataset_dicts) > max_images:
-        logger.info(
-            "%s: opening %d of its %d images to check them, evenly spaced.",
-            where,
-            max_images,
-            len(dataset_dicts),
-        )
-        sample = np.linspace(0, len(dataset_dicts) - 1, max_images).astype(int)
-    for index in sample:
+    for index in _sample(len(dataset_dicts), max_images, where):
         image = dataset_dicts[index]
         size = _check_image_file(image, where)
         if semantic_num_classes is not None and "sem_seg_file_name" in image:
@@ -96,6 +88,19 @@ def check_dataset(
             )
 
 
+def _sample(num_images: int, max_images: int, where: str) -> Sequence[int]:
+    """Return the indices of the images to open: all, or `max_images` that are evenly spaced."""
+    if num_images <= max_images:
+        return range(num_images)
+    logger.info(
+        "%s: opening %d of its %d images to check them, evenly spaced.",
+        where,
+        max_images,
+        num_images,
+    )
+    return np.linspace(0, num_images - 1, max_images).astype(int).tolist()
+
+
 def _check_annotation(annotation: dict, image: dict, num_classes: int, where: str) -> None:
     category = annotation["category_id"]
     if not 0 <= category < num_classes:
@@ -106,7 +111,7 @@ def _check_annotation(annotation: dict, image: dict, num_classes: int, where: st
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         mask_size = tuple(segmentation["size"])
-        # Detectron2 lets a dict leave its size out; then there is nothing to compare with.
+        # Detectron2 permits dicts without a size; then there is nothing to compare with.
         image_size = (image.get("height", mask_size[0]), image.get("width", mask_size[1]))
         if mask_size != image_size:
             raise DatasetError(
@@ -123,7 +128,7 @@ def _check_annotation(annotation: dict, image: dict, num_classes: int, where: st
 
 
 def _open_image(path: str, key: str, where: str) -> Image.Image:
-    """Opens an image file; Pillow reads just its header until somebody asks for the pixels."""
+    """Open an image file. Pillow reads only its header until the pixels are used."""
     try:
         return Image.open(path)
     except FileNotFoundError as error:
@@ -138,10 +143,10 @@ def _open_image(path: str, key: str, where: str) -> Image.Image:
 
 
 def _check_image_file(image: dict, where: str) -> tuple[int, int]:
-    """Returns the image's (width, height) in pixels, the way Detectron2 will load it."""
+    """Return the image's (width, height) in pixels, as Detectron2 will load it."""
     with _open_image(image["file_name"], "file_name", where) as opened:
         width, height = opened.size
-        # Detectron2 turns photographs as their EXIF tag asks; 5 to 8 swap width and height.
+        # Detectron2 rotates an image as its EXIF tag says; 5 to 8 swap width and height.
         if opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
             width, height = height, width
     expected = (image.get("width", width), image.get("height", height))
@@ -163,7 +168,7 @@ def _check_label_map(
                 f"{where}: label map '{path}' is {opened.width}x{opened.height} pixels (width x "
                 f"height), its image is {image_size[0]}x{image_size[1]}. Make one label per pixel."
             )
-        # "P" has one channel too, but a loader that asks for grey gets the palette's colours.
+        # "P" has one channel too, but loaded as gray it has the palette's colors.
         if opened.mode not in ("L", "I", "I;16"):
             raise DatasetError(
                 f"{where}: label map '{path}' has the pixel format '{opened.mode}' (Pillow's "

@@ -8,7 +8,7 @@ from hybrid_cascade.data import DatasetError, register_coco_json
 
 
 class Files:
-    """A dataset of two images on disk, whose parts a test can spoil before it is loaded."""
+    """A dataset of two images on disk, whose parts a test can damage before it is loaded."""
 
     def __init__(self, folder, name):
         self.folder = folder
@@ -81,7 +81,7 @@ def test_what_panoptic_evaluation_reads_is_in_the_metadata(files):
 
 
 @pytest.mark.parametrize("alone", ["panoptic_json", "panoptic_root"])
-def test_panoptic_annotations_without_their_pictures_are_refused(alone):
+def test_panoptic_annotations_without_their_label_images_are_refused(alone):
     with pytest.raises(ValueError, match="'plants: half': panoptic_json and panoptic_root"):
         register_coco_json("plants: half", "plants.json", "plants", **{alone: "panoptic"})
     assert "plants: half" not in DatasetCatalog
@@ -107,19 +107,19 @@ def test_prepare_runs_before_the_files_are_read(files):
     assert calls == ["prepared"]
 
 
-def test_missing_json_is_named(tmp_path):
+def test_a_missing_json_file_is_named(tmp_path):
     register_coco_json("plants: no json", str(tmp_path / "plants.json"), str(tmp_path))
     with pytest.raises(DatasetError, match="plants.json' does not exist.*DETECTRON2_DATASETS"):
         DatasetCatalog.get("plants: no json")
 
 
-def test_missing_image_folder_is_named(files):
+def test_a_missing_image_folder_is_named(files):
     (files.folder / "images").rename(files.folder / "pictures")
     with pytest.raises(DatasetError, match="images' does not exist"):
         files.load()
 
 
-def test_image_folder_with_none_of_the_images_is_named(files):
+def test_an_image_folder_with_none_of_the_images_is_named(files):
     (files.folder / "images" / "b.jpg").unlink()
     files.load()  # one of the two is there
     (files.folder / "images" / "north" / "a.jpg").unlink()
@@ -127,14 +127,14 @@ def test_image_folder_with_none_of_the_images_is_named(files):
         DatasetCatalog.get(files.name)
 
 
-def test_unknown_category_is_named_with_its_file(files):
+def test_an_unknown_category_is_named_with_its_file(files):
     files.content["annotations"][1]["category_id"] = 41
     with pytest.raises(DatasetError, match="plants.json' is not usable .*category_id=41"):
         files.load()
 
 
 @pytest.mark.parametrize("key", ["images", "categories"])
-def test_json_without_images_or_categories_is_named(files, key):
+def test_a_json_file_without_images_or_categories_is_named(files, key):
     files.content[key] = []
     if key == "images":
         files.content["annotations"] = []
@@ -142,7 +142,7 @@ def test_json_without_images_or_categories_is_named(files, key):
         files.load()
 
 
-def test_missing_label_map_is_named_with_its_image(files):
+def test_a_missing_label_map_is_named_with_its_image(files):
     (files.folder / "maps" / "b.png").unlink()
     with pytest.raises(DatasetError, match="b.jpg' has no label map, expected .*maps/b.png'"):
         files.load(sem_seg_root=str(files.folder / "maps"))

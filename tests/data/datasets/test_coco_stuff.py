@@ -31,8 +31,8 @@ def test_things_and_colors_are_those_of_coco(name):
     assert metadata.stuff_colors[0] == metadata.thing_colors[0]
 
 
-def test_loads_instances_with_their_maps_from_the_documented_folders(tmp_path, monkeypatch):
-    for name in NAMES:  # monkeypatch puts the ones of the real folder back
+def test_instances_and_label_maps_are_loaded_from_the_documented_folders(tmp_path, monkeypatch):
+    for name in NAMES:  # monkeypatch restores those of the real folder
         monkeypatch.delitem(DatasetCatalog.data, name)
         monkeypatch.delitem(MetadataCatalog.data, name)
     coco = tmp_path / "coco"

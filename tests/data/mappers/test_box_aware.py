@@ -11,7 +11,7 @@ from hybrid_cascade.model_zoo import get_config_file
 
 
 class SeeBoxes(T.Augmentation):
-    """Writes down what it is shown."""
+    """Record the boxes that it is given."""
 
     def __init__(self):
         self.seen = []
@@ -45,7 +45,7 @@ def test_each_augmentation_sees_the_boxes_as_those_before_left_them(dataset_dict
 
 
 @pytest.mark.parametrize("annotations", [slice(1, 2), slice(0, 0)])
-def test_images_with_crowds_only_or_nothing_are_ordinary(dataset_dict, annotations):
+def test_images_with_crowds_only_or_nothing_have_no_boxes_to_see(dataset_dict, annotations):
     dataset_dict["annotations"] = dataset_dict["annotations"][annotations]
     see = SeeBoxes()
     output = mapper(see, T.MinIoURandomCrop())(dataset_dict)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import detectron2.data.transforms as T
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from detectron2.structures import BitMasks
 from detectron2.utils.env import seed_all_rng
 
 from hybrid_cascade.data import CopyPasteMapper
-
-CONFIGS = Path(__file__).parent.parent.parent / "configs"
+from hybrid_cascade.model_zoo import get_config_file
 
 
 def mapper(masks="polygon", augmentations=(), **options):
@@ -61,7 +58,7 @@ def test_pasted_instances_cover_the_image_its_masks_boxes_and_labels(scene, mask
     assert out["file_name"] == target["file_name"]
 
 
-def test_boxes_of_untouched_instances_stay_finer_than_pixels(scene, monkeypatch):
+def test_boxes_of_untouched_instances_are_not_rounded_to_pixels(scene, monkeypatch):
     box = [20.25, 20.5, 30.75, 33.5]
     target, source = scene("t", 10, [box]), scene("s", 200, [(0, 0, 10, 10)])
     out = paste(target, source, 1, monkeypatch)
@@ -100,12 +97,12 @@ def test_pixels_from_an_image_without_a_label_map_are_ignored(scene, monkeypatch
     assert (out["sem_seg"] == 255).sum() == 100 and (out["sem_seg"] == 1).sum() == 2300
 
 
-def test_without_label_maps_there_are_none_after_it(scene, monkeypatch):
+def test_an_image_without_a_label_map_does_not_get_one(scene, monkeypatch):
     target, source = scene("t", 10, []), scene("s", 200, [(0, 0, 10, 10)], label=2)
     assert "sem_seg" not in paste(target, source, 1, monkeypatch)
 
 
-def test_images_without_instances_give_and_take_none(scene):
+def test_images_without_instances_can_be_pasted_from_and_into(scene):
     empty, full = scene("e", 10, []), scene("f", 200, [(0, 0, 10, 10)])
     out = CopyPasteMapper(mapper(), [empty])(full)
     assert len(out["instances"]) == 1 and (out["image"] == 200).all()
@@ -115,7 +112,9 @@ def test_images_without_instances_give_and_take_none(scene):
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
-def test_that_many_images_are_pasted_into_and_all_have_bitmasks(scene, probability):
+def test_the_probability_decides_how_many_images_get_instances_and_all_have_bitmasks(
+    scene, probability
+):
     target, source = scene("t", 10, [(0, 0, 5, 5)]), scene("s", 200, [(20, 20, 30, 30)])
     pasting = CopyPasteMapper(mapper(), [source], probability=probability)
     np.random.seed(0)
@@ -150,7 +149,7 @@ def test_the_seed_decides_what_is_pasted(scene):
     assert images(1) != images(2)
 
 
-def test_what_it_cannot_paste_is_refused(scene):
+def test_instances_without_masks_or_with_keypoints_are_refused(scene):
     record = scene("t", 10, [(0, 0, 10, 10)])
     no_masks = DatasetMapper(is_train=True, augmentations=[], image_format="RGB")
     with pytest.raises(ValueError, match="t.png have no masks.*use_instance_mask=True"):
@@ -177,10 +176,10 @@ def test_impossible_arguments_are_refused(dataset, options, message):
 
 
 def data_config(name, function):
-    return LazyConfig.load(str(CONFIGS / "common" / "data" / f"{name}.py"), function)
+    return LazyConfig.load(get_config_file(f"common/data/{name}.py"), function)
 
 
-def test_a_config_gets_copy_paste_in_a_line(scene):
+def test_one_line_adds_copy_paste_to_a_config(scene):
     records = [scene("t", 10, [(0, 0, 10, 10)]), scene("s", 200, [(20, 20, 30, 30)])]
     dataloader = data_config("coco", "dataloader")
     data_config("copy_paste", "use_copy_paste")(dataloader)

@@ -1,21 +1,19 @@
 """`configs/common/data/large_scale_jitter.py`."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-DATA_CONFIGS = Path(__file__).parent.parent.parent / "configs" / "common" / "data"
+from hybrid_cascade.model_zoo import get_config_file
 
 
 def jitter(record, scale, masks="bitmask", pad=False):
     """Map an image for training, into a square of 64 pixels at a given scale, and for testing."""
     if masks == "polygon":
         pytest.importorskip("shapely")  # fvcore crops polygons with it
-    dataloader = LazyConfig.load(str(DATA_CONFIGS / "coco.py"), "dataloader")
-    path = str(DATA_CONFIGS / "large_scale_jitter.py")
+    dataloader = LazyConfig.load(get_config_file("common/data/coco.py"), "dataloader")
+    path = get_config_file("common/data/large_scale_jitter.py")
     LazyConfig.load(path, "use_large_scale_jitter")(dataloader, size=64, pad=pad)
     mapper = dataloader.train.mapper
     mapper.augmentations[0].update(min_scale=scale, max_scale=scale)

@@ -24,20 +24,20 @@ def config(*overrides):
 
 
 def settings(mapper):
-    """The mapper's, augmentations as text, without what jitter changes."""
+    """Return augmentations as text, `recompute_boxes`, and the other settings of a mapper."""
     found = {**vars(mapper), "augmentations": [str(x) for x in mapper.augmentations.augs]}
     return found.pop("augmentations"), found.pop("recompute_boxes"), found
 
 
 @pytest.mark.parametrize("crop", [False, True])
-def test_off_it_is_the_mapper_of_detectron2(scene, crop):
+def test_without_jitter_and_copy_paste_it_is_the_mapper_of_detectron2(scene, crop):
     cfg = config("INPUT.CROP.ENABLED", crop, "INPUT.FORMAT", "RGB")
     mapper = build_train_mapper(cfg, [])
     assert type(mapper) is DatasetMapper
     assert settings(mapper) == settings(DatasetMapper(cfg, is_train=True))
 
 
-def test_jitter_takes_the_place_of_resizing_and_of_nothing_else():
+def test_jitter_replaces_resizing_and_nothing_else():
     keys = ("INPUT.CROP.ENABLED", True, "INPUT.RANDOM_FLIP", "vertical", "INPUT.FORMAT", "RGB")
     plain = settings(build_train_mapper(config(*keys), []))
     cfg = config(*keys, JITTER + "ENABLED", True)

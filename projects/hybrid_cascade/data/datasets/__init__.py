@@ -1,1 +1,15 @@
-"""Datasets that can be registered."""
+"""Datasets that can be registered with Detectron2."""
+
+from .coco_json import register_coco_json
+from .coco_stuff import register_coco_stuff
+from .sbd import register_sbd
+from .sbd_to_coco import prepare_sbd
+from .stuff_labels import stuff_labels_of
+
+__all__ = [
+    "prepare_sbd",
+    "register_coco_json",
+    "register_coco_stuff",
+    "register_sbd",
+    "stuff_labels_of",
+]

@@ -1,4 +1,4 @@
-"""Registers any dataset in COCO's JSON format, with or without label maps, in one call.
+"""Register any dataset in COCO's JSON format, with or without label maps, in one call.
 
     from hybrid_cascade.data import register_coco_json
 
@@ -12,7 +12,7 @@
 
 A label map is a single-channel PNG of the image's size and name (`0001.jpg` has `0001.png`) whose
 pixel values are labels 0, 1, 2, ..., or `ignore_label` where there is none. docs/panoptic.md says
-what panoptic output and its evaluation need besides.
+what else panoptic output and its evaluation need.
 """
 
 import os
@@ -41,9 +41,9 @@ def register_coco_json(
     evaluator_type: str = "coco",
     prepare: Callable[[], None] | None = None,
 ) -> None:
-    """Adds a dataset to Detectron2's catalogs, so that configs and `COCOEvaluator` know its name.
+    """Add a dataset to Detectron2's catalogs, so that configs and `COCOEvaluator` know its name.
 
-    Nothing is read before the dataset is first used; then mistakes in the files are reported as
+    No file is read before the dataset is first used. Mistakes in the files are reported then, as
     `DatasetError`. Category ids may come in any order and with gaps: classes are numbered in the
     order of their ids.
 
@@ -52,8 +52,8 @@ def register_coco_json(
         json_file: annotations in COCO's format.
         image_root: folder of the images; `file_name` in the JSON is relative to it.
         sem_seg_root: folder of the label maps. Without it, images have no `sem_seg_file_name`.
-        stuff_classes: the label maps' names, in the order of their values. Labels can include the
-            classes of things, as in COCO-Stuff.
+        stuff_classes: the names of the labels in the label maps, in the order of their values. They
+            can include the classes of things, as in COCO-Stuff.
         stuff_labels: the labels that are stuff, for panoptic output.
         stuff_dataset_id_to_contiguous_id: the label of each category id of `panoptic_json`, for
             panoptic evaluation.
@@ -61,12 +61,12 @@ def register_coco_json(
         panoptic_root: folder of its PNG files.
         ignore_label: value of pixels in label maps without a label.
         sem_seg_suffix: what replaces the image's extension in the name of its label map.
-        evaluator_type: what a YAML config measures on it: "coco" for `COCOEvaluator`, "voc_region"
-            for `VOCRegionEvaluator` too. A LazyConfig names its evaluators itself.
+        evaluator_type: how a YAML config evaluates on the dataset: "coco" is `COCOEvaluator`,
+            "voc_region" is `VOCRegionEvaluator` too. A LazyConfig names its evaluators itself.
         prepare: called each time before the files are read, e.g. to download or to draw them.
 
     Raises:
-        ValueError: for one of `panoptic_json` and `panoptic_root` without the other.
+        ValueError: if `panoptic_json` or `panoptic_root` is given without the other.
     """
     if (panoptic_json is None) != (panoptic_root is None):
         raise ValueError(f"Dataset '{name}': panoptic_json and panoptic_root come together")
@@ -80,22 +80,25 @@ def register_coco_json(
         return dataset_dicts
 
     DatasetCatalog.register(name, load)
-    metadata = MetadataCatalog.get(name)
-    metadata.set(json_file=json_file, image_root=image_root, evaluator_type=evaluator_type)
-    if sem_seg_root is not None:
-        metadata.set(sem_seg_root=sem_seg_root, ignore_label=ignore_label)
-    if stuff_classes is not None:
-        metadata.set(stuff_classes=list(stuff_classes))
-    if stuff_labels is not None:
-        metadata.set(stuff_labels=list(stuff_labels))
-    if stuff_dataset_id_to_contiguous_id is not None:
-        metadata.set(stuff_dataset_id_to_contiguous_id=dict(stuff_dataset_id_to_contiguous_id))
-    if panoptic_json is not None:
-        metadata.set(panoptic_json=panoptic_json, panoptic_root=panoptic_root)
+    category_ids = stuff_dataset_id_to_contiguous_id
+    metadata = {
+        "json_file": json_file,
+        "image_root": image_root,
+        "evaluator_type": evaluator_type,
+        "sem_seg_root": sem_seg_root,
+        "ignore_label": None if sem_seg_root is None else ignore_label,
+        "stuff_classes": None if stuff_classes is None else list(stuff_classes),
+        "stuff_labels": None if stuff_labels is None else list(stuff_labels),
+        "stuff_dataset_id_to_contiguous_id": None if category_ids is None else dict(category_ids),
+        "panoptic_json": panoptic_json,
+        "panoptic_root": panoptic_root,
+    }
+    given = {key: value for key, value in metadata.items() if value is not None}
+    MetadataCatalog.get(name).set(**given)
 
 
 def _load_instances(name: str, json_file: str, image_root: str) -> list[dict]:
-    """`load_coco_json`, with errors that say what to do about which file."""
+    """Call `load_coco_json`, with errors that name the file and say what to do."""
     where = f"Dataset '{name}'"
     if not PathManager.isfile(json_file):
         raise DatasetError(
@@ -131,7 +134,7 @@ def _load_instances(name: str, json_file: str, image_root: str) -> list[dict]:
 def _add_label_maps(
     dataset_dicts: list[dict], name: str, image_root: str, sem_seg_root: str, suffix: str
 ) -> None:
-    """Adds `sem_seg_file_name` to each dict; the map has the image's relative path and stem."""
+    """Add `sem_seg_file_name` to each dict: the path of its image, with another root and suffix."""
     for image in dataset_dicts:
         stem = os.path.splitext(os.path.relpath(image["file_name"], image_root))[0]
         image["sem_seg_file_name"] = os.path.join(sem_seg_root, stem + suffix)

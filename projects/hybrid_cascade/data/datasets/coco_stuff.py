@@ -1,6 +1,7 @@
-"""COCO 2017 with the pixel maps of COCO-Stuff: what HTC's semantic branch was published with.
+"""COCO 2017 with the label maps of COCO-Stuff, which HTC's paper trains its semantic branch on.
 
-Registers `coco_2017_train_stuffthings` and `coco_2017_val_stuffthings`. To use them, download
+They are registered as `coco_2017_train_stuffthings` and `coco_2017_val_stuffthings`. To use them,
+download
 
 - http://images.cocodataset.org/zips/train2017.zip (18 GB) and val2017.zip (1 GB),
 - http://images.cocodataset.org/annotations/annotations_trainval2017.zip (241 MB),
@@ -14,9 +15,9 @@ and unpack them to
       {train,val}2017/*.jpg
       stuffthingmaps/{train,val}2017/*.png
 
-A map's pixel value is the COCO-Stuff id minus one: 0 to 90 are COCO's things (with eleven ids that
-no image uses), 91 to 181 are stuff, 255 is unlabelled. Published HTC models predict 183 labels, one
-more than there are; `stuff_classes` has a name for it, "unlabeled", that no pixel carries.
+The value of a pixel is its COCO-Stuff id minus one: 0 to 90 are COCO's things (with eleven ids that
+no image uses), 91 to 181 are stuff, 255 is unlabeled. Published HTC models predict 183 labels, one
+more than there are. It is called "unlabeled" in `stuff_classes`, and no pixel has it.
 """
 
 import os
@@ -26,7 +27,7 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from .coco_json import register_coco_json
 
-# Ids that COCO reserved for things and never annotated.
+# Ids that COCO reserved for things but never annotated.
 _UNUSED_THINGS = {
     12: "street sign",
     26: "hat",
@@ -56,7 +57,7 @@ wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind, window-
 
 
 def stuffthings_classes() -> list[str]:
-    """The names of the 183 labels; a label's index is its pixel value."""
+    """Return the names of the 183 labels, in the order of their pixel values."""
     names = {thing["id"]: thing["name"] for thing in COCO_CATEGORIES if thing["isthing"]}
     names |= _UNUSED_THINGS
     names |= dict(enumerate(_STUFF.replace("\n", " ").strip().split(", "), start=92))
@@ -64,9 +65,13 @@ def stuffthings_classes() -> list[str]:
 
 
 def register_coco_stuff(root: str) -> None:
-    """Registers both splits under `root`, the folder that has `coco/` in it."""
+    """Register both splits.
+
+    Args:
+        root: the folder that contains `coco/`.
+    """
     coco = os.path.join(root, "coco")
-    # Detectron2 has colours for the things and about half of the stuff; the rest is shown grey.
+    # Detectron2 has colors for the things and about half of the stuff; the rest is shown in gray.
     colors = {category["id"]: category["color"] for category in COCO_CATEGORIES}
     for split in ("train", "val"):
         name = f"coco_2017_{split}_stuffthings"

@@ -1,17 +1,20 @@
-"""Which labels of a data set's label maps are stuff."""
+"""The labels of a dataset that are stuff, for panoptic output."""
 
 from detectron2.data import MetadataCatalog
 
 
 def stuff_labels_of(dataset_name: str) -> list[int]:
-    """The labels that panoptic output takes from the semantic map.
+    """Return the labels that are stuff in the label maps of a dataset.
 
-    They are the `stuff_labels` of the metadata (see `register_coco_json`). Detectron2's panoptic
-    data sets have none; there, `stuff_dataset_id_to_contiguous_id` lists the stuff, and label 0 is
-    "things", the label that all things share.
+    They are the `stuff_labels` of the metadata (see `register_coco_json`). The metadata of
+    Detectron2's panoptic datasets do not have them. There, `stuff_dataset_id_to_contiguous_id`
+    lists the stuff, and label 0 is "things", the label that all things share.
+
+    Args:
+        dataset_name: the registered name.
 
     Raises:
-        ValueError: if the metadata have neither.
+        ValueError: if the metadata do not say which labels are stuff.
     """
     metadata = MetadataCatalog.get(dataset_name)
     labels = metadata.get("stuff_labels")
@@ -24,7 +27,7 @@ def stuff_labels_of(dataset_name: str) -> list[int]:
         labels = sorted(labels)
     if not labels:
         raise ValueError(
-            f"Data set '{dataset_name}' does not say which labels of its label maps are stuff. "
+            f"Dataset '{dataset_name}' does not say which labels of its label maps are stuff. "
             "Give them to register_coco_json(stuff_labels=...), or to the model: "
             "model.stuff_labels=[...] (MODEL.SEMANTIC_BRANCH.STUFF_LABELS)."
         )

@@ -1,1 +1,7 @@
-"""Dataset mappers."""
+"""Dataset mappers: from a dataset dict to the input of a model."""
+
+from .box_aware import BoxAwareMapper
+from .copy_paste import CopyPasteMapper
+from .train import build_train_mapper
+
+__all__ = ["BoxAwareMapper", "CopyPasteMapper", "build_train_mapper"]

@@ -1,4 +1,4 @@
-"""A dataset mapper for augmentations that depend on the boxes."""
+"""A dataset mapper for augmentations that depend on boxes."""
 
 import copy
 
@@ -9,13 +9,13 @@ from detectron2.structures import BoxMode
 
 
 class BoxAwareMapper(DatasetMapper):
-    """`DatasetMapper` that shows the boxes to its augmentations.
+    """`DatasetMapper` that passes the boxes to its augmentations.
 
-    Without them Detectron2's `MinIoURandomCrop` does nothing, and does not say so.
+    Without boxes, Detectron2's `MinIoURandomCrop` does nothing, without an error or a warning.
     """
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """See `DatasetMapper`. Crowd regions are not shown."""
+        """Map an image as `DatasetMapper` does. Boxes of crowds are not passed on."""
         boxes = [
             BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS)
             for x in dataset_dict.get("annotations", [])
@@ -26,6 +26,7 @@ class BoxAwareMapper(DatasetMapper):
             aug_input.boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
             return self.augmentations(aug_input)
 
+        # The augmentations of a copy are replaced, so that calls do not see each other's boxes.
         mapper = copy.copy(self)
         mapper.augmentations = augment
         return super(BoxAwareMapper, mapper).__call__(dataset_dict)

@@ -1,6 +1,6 @@
 """Simple Copy-Paste (Ghiasi et al., arXiv 2012.07177): instances of one image pasted into another.
 
-Shapes: G instances in the image, P pasted ones, (H, W) the size of the image.
+Shapes: G instances in an image, (H, W) its size.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 class CopyPasteMapper:
     """A mapper that pastes a random subset of another image's instances into each image.
 
-    Both images are mapped by the `DatasetMapper` that this one wraps, with its augmentations: in
-    the paper large-scale jitter and flips. What is pasted covers what was there: occluded parts
-    leave the masks, boxes shrink, and instances of which nothing is left are dropped. Label maps
-    ("sem_seg") take the labels of the pasted pixels. There is no blending; the paper finds that it
-    does not help.
+    Both images are mapped by the `DatasetMapper` that this one wraps, with its augmentations (in
+    the paper: large-scale jitter and flips). Pasted instances cover those of the image: their
+    masks lose the covered parts, their boxes shrink, and instances that are covered entirely are
+    dropped. Label maps ("sem_seg") get the labels of the pasted pixels. Edges are not blended:
+    according to the paper, that does not help.
 
-    Random numbers are numpy's, which Detectron2 seeds in each worker of a data loader.
+    Random numbers are drawn with numpy, which Detectron2 seeds in each worker of a data loader.
     """
 
     def __init__(
@@ -37,8 +37,9 @@ class CopyPasteMapper:
         Args:
             mapper: a `DatasetMapper` for training, with `use_instance_mask`.
             dataset: the dicts of the images to copy from, in Detectron2's format.
-            probability: that instances are pasted into an image, in [0, 1].
-            max_instances: to paste into an image, at most; their number is uniform from 0 on.
+            probability: the probability in [0, 1] that an image gets instances of another one.
+            max_instances: most instances to paste into an image. Their number is drawn uniformly
+                from 0 to the smaller of this and G of the other image.
             sem_seg_ignore_value: the label of pasted pixels whose image has no label map.
 
         Raises:
@@ -57,17 +58,18 @@ class CopyPasteMapper:
         self.sem_seg_ignore_value = sem_seg_ignore_value
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """Map an image, and paste.
+        """Map an image, and paste instances of another image into it.
 
         Args:
-            dataset_dict: of the image to paste into.
+            dataset_dict: the image to paste into.
 
         Returns:
-            What the wrapped mapper returns; "instances" has "gt_boxes", "gt_classes" and, always,
-            "gt_masks" as `BitMasks`.
+            What the wrapped mapper returns. "instances" always have "gt_boxes", "gt_classes" and
+            "gt_masks", the latter as `BitMasks`.
 
         Raises:
-            ValueError: for instances without masks, or with keypoints; names the file.
+            ValueError: if instances have no masks, or fields that cannot be updated, such as
+                keypoints. The message names the file.
         """
         mapped = self._map(dataset_dict)
         if np.random.uniform() < self.probability:
@@ -76,6 +78,7 @@ class CopyPasteMapper:
         return mapped
 
     def _map(self, dataset_dict: dict) -> dict:
+        """Map an image with the wrapped mapper, and turn its masks into `BitMasks`."""
         mapped = self.mapper(dataset_dict)
         file_name = dataset_dict.get("file_name", "an image")
         if "instances" not in mapped:
@@ -101,12 +104,15 @@ class CopyPasteMapper:
         return mapped
 
     def _paste(self, source: dict, target: dict) -> None:
-        """Change `target` in place. Where sizes differ, upper left corners meet."""
+        """Paste a random subset of the instances of `source` into `target`, in place.
+
+        Images of different sizes are aligned at their upper left corners.
+        """
         number = np.random.randint(min(len(source["instances"]), self.max_instances) + 1)
         chosen = np.random.permutation(len(source["instances"]))[:number]
         height, width = target["instances"].image_size
         pasted = _resize_canvas(source["instances"][torch.as_tensor(chosen)], height, width)
-        covered = pasted.gt_masks.tensor.any(dim=0)  # (H, W), all False where P is 0
+        covered = pasted.gt_masks.tensor.any(dim=0)  # (H, W), all False if nothing is pasted
         target["instances"] = Instances.cat([_cut(target["instances"], ~covered), pasted])
         image = _fit(source["image"], height, width, 0)
         target["image"] = torch.where(covered, image, target["image"])
@@ -118,14 +124,14 @@ class CopyPasteMapper:
 
 
 def _fit(x: torch.Tensor, height: int, width: int, value: int) -> torch.Tensor:
-    """Crop or pad (..., h, w) at the right and the bottom."""
+    """Crop or pad `x` (..., any height, any width) at the right and the bottom to (..., H, W)."""
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]), value=value)
 
 
 def _resize_canvas(instances: Instances, height: int, width: int) -> Instances:
-    """The instances on an image of another size, without what it has no room for."""
+    """Return the instances on an image of another size, without what lies outside of it."""
+    # Instances cannot be resized: their fields are put into new ones, with masks that fit.
     moved = Instances((height, width), **instances.get_fields())
-    # Instances and BitMasks know no other size; a field that is replaced is not checked for it.
     masks = instances.gt_masks.tensor
     moved.gt_masks = BitMasks(_fit(masks, height, width, 0))
     moved.gt_boxes.clip((height, width))  # an annotated box can be wider than its mask
@@ -133,14 +139,19 @@ def _resize_canvas(instances: Instances, height: int, width: int) -> Instances:
 
 
 def _cut(instances: Instances, visible: torch.Tensor) -> Instances:
-    """The instances with the part of their masks that is `visible`, (H, W)."""
+    """Return the instances with the part of their masks that is `visible`, (H, W) bool."""
     areas = instances.gt_masks.tensor.flatten(1).sum(1)
     instances.gt_masks = BitMasks(instances.gt_masks.tensor & visible)
     return _shrink(instances, areas)
 
 
 def _shrink(instances: Instances, areas: torch.Tensor) -> Instances:
-    """Drop instances without a mask; those that lost some of their `areas` (G,) get new boxes."""
+    """Drop instances without a mask, and fit boxes to those masks that have become smaller.
+
+    Args:
+        instances: with masks that are cut already, and boxes that are not.
+        areas: (G,) areas of the masks in pixels before they were cut.
+    """
     left = instances.gt_masks.tensor.flatten(1).sum(1)
     boxes = instances.gt_masks.get_bounding_boxes().tensor
     kept = instances.gt_boxes.tensor

@@ -1,4 +1,4 @@
-"""The mapper that a CfgNode trains with: Detectron2's, with jitter and Copy-Paste if wanted."""
+"""The mapper for training with a CfgNode: Detectron2's, with jitter and Copy-Paste on request."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,18 @@ from .copy_paste import CopyPasteMapper
 
 
 def build_train_mapper(cfg: CfgNode, dataset: Sequence[dict]) -> DatasetMapper | CopyPasteMapper:
-    """Detectron2's own mapper, changed as INPUT.LARGE_SCALE_JITTER and INPUT.COPY_PASTE say.
+    """Return Detectron2's mapper, with INPUT.LARGE_SCALE_JITTER and INPUT.COPY_PASTE if enabled.
 
-    Large-scale jitter (arXiv 2012.07177) takes the place of the resizing to INPUT.MIN_SIZE_TRAIN;
-    flips, and crops before it, stay. Boxes are then those of the masks that are left.
+    Large-scale jitter (arXiv 2012.07177) replaces the resizing to INPUT.MIN_SIZE_TRAIN. Flips, and
+    crops before the resizing, are kept. Boxes are then computed from the augmented masks, if there
+    are masks.
 
     Args:
         cfg: with this project's keys.
         dataset: the dicts of the training images, which Copy-Paste copies from.
 
     Raises:
-        ValueError: for Copy-Paste without masks, or values that `CopyPasteMapper` refuses.
+        ValueError: for Copy-Paste without masks, or values that `CopyPasteMapper` rejects.
     """
     args = DatasetMapper.from_config(cfg, is_train=True)
     jitter, pasting = cfg.INPUT.LARGE_SCALE_JITTER, cfg.INPUT.COPY_PASTE
