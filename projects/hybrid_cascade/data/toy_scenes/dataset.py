@@ -1,4 +1,4 @@
-"""Toy scenes: a small data set, drawn instead of downloaded, in the layout that own data needs.
+"""Toy scenes: a small dataset, drawn instead of downloaded, in the layout that own data needs.
 
     toy_scenes/
       annotations/instances_train.json   COCO's format: images, categories, annotations
