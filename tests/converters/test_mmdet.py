@@ -6,7 +6,7 @@ from detectron2.config import instantiate
 
 from hybrid_cascade import model_zoo
 from hybrid_cascade.converters import MMDET, convert
-from hybrid_cascade.converters.conversion import Layout
+from hybrid_cascade.converters.layer_names import Layout
 
 
 def rename(*names):
