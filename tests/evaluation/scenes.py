@@ -96,7 +96,7 @@ class Scenes:
 
 
 def random_scenes(make, seed, crowds=False):
-    """Draw instances and detections near them: duplicates, wrong classes, ties, detections of nothing."""
+    """Draw instances and detections near them: duplicates, ties, wrong classes, false ones."""
     random = np.random.default_rng(seed)
 
     def blob():
