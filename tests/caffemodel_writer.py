@@ -1,4 +1,4 @@
-"""Write .caffemodel files, byte by byte."""
+"""Write .caffemodel files byte by byte, as protobuf does."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def varint(number):
 
 
 def field(number, value):
-    """An integer (kind 0), or bytes with their length in front (kind 2)."""
+    """Encode an integer (kind 0), or bytes with their length before them (kind 2)."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     return varint(number << 3 | 2) + varint(len(value)) + value
@@ -27,7 +27,10 @@ def blob(array, old):
 
 
 def caffemodel(tensors, old=False):
-    """The bytes of a network: tensors by name, "fc6.weight" before "fc6.bias"; `old` as in 2014."""
+    """Return the bytes of a file with these tensors, "fc6.weight" before "fc6.bias".
+
+    With `old`, it has the messages that Caffe wrote until 2014.
+    """
     layers = {}
     for name, tensor in tensors.items():
         layers.setdefault(name.rpartition(".")[0], []).append(tensor.numpy())

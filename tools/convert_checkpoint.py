@@ -6,19 +6,20 @@
     train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --eval-only \\
         train.init_checkpoint=htc_r50.pth
 
-Names change, values do not; those of MNC also get our order of classes and anchors, and
-torchvision's SSD loses the classes that COCO does not have. With --config-file the model is built
-and the file has to fit it: every parameter gets a value of its shape. Weights to start a training
-from, of Detectron2, torchvision and Caffe's ImageNet models, have to fit the backbone; heads that
-they lack, and layers for other classes, start fresh and are listed. docs/checkpoints.md has the
-details. Exit code 2: the file can't be converted.
+Tensors get new names and keep their values, with two exceptions: MNC's get our order of classes and
+anchors, and torchvision's SSD loses the classes that COCO does not have. With --config-file the
+model is built, and the file must have a value of the right shape for every parameter. Weights that
+start a training (Detectron2, torchvision, Caffe's ImageNet models) only have to fit the backbone.
+What they lack, and layers for other classes, starts fresh and is listed. Details are in
+docs/checkpoints.md. The exit code is 2 if the file can't be converted.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-import torch
+# The keys of `hybrid_cascade.converters.SOURCES`, whose import takes seconds.
+PROJECTS = ("mmdet", "detectron2", "torchvision", "caffe-imagenet", "caffe-mnc")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,10 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--from",
-        dest="source",
-        required=True,
-        choices=["mmdet", "detectron2", "torchvision", "caffe-imagenet", "caffe-mnc"],
+        "--from", dest="project", required=True, choices=PROJECTS, help="origin of the checkpoint"
     )
     parser.add_argument("input", metavar="IN", help="checkpoint to read")
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
@@ -44,17 +42,19 @@ def main(argv: list[str] | None = None) -> int:
     if args.output.suffix != ".pth" or not args.output.parent.is_dir():
         parser.error(f"OUT must be a .pth file in an existing folder: {args.output}")
 
-    # Imported late, so that a mistyped option is reported at once.
+    # Imported late, so that help and mistyped options do not wait for it.
+    import torch
+
     from hybrid_cascade.converters import SOURCES, convert, describe, find_source
     from hybrid_cascade.engine import build_model, load_config
 
     model = None
     try:
-        state_dict = SOURCES[args.source].read(args.input, args.unsafe_load)
+        state_dict = SOURCES[args.project].read(args.input, args.unsafe_load)
         if args.config_file:
             model = build_model(load_config(args.config_file, args.opts))
         target = None if model is None else model.state_dict()
-        source = find_source(args.source, state_dict, target)
+        source = find_source(args.project, state_dict, target)
         result = convert(source, state_dict, target)
     except (FileNotFoundError, KeyError, ValueError) as error:
         print(f"{args.input}: {error.args[0] if error.args else error}", file=sys.stderr)

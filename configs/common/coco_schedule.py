@@ -1,4 +1,4 @@
-"""Schedules counted in epochs of COCO's 118,287 training images."""
+"""Schedules in epochs of COCO, which has 118,287 training images."""
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
@@ -8,7 +8,14 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 def coco_schedule(
     epochs: int, drops: tuple[int, int], warmup_steps: int, images_per_step: int = 16
 ) -> tuple:
-    """`train.max_iter` and `lr_multiplier`: a tenth of the rate after each epoch of `drops`."""
+    """Return `train.max_iter` and `lr_multiplier`.
+
+    Args:
+        epochs: the length of the training.
+        drops: the epochs after which the learning rate is divided by ten.
+        warmup_steps: the number of steps in which it rises from a thousandth of its value.
+        images_per_step: the images of a step, of all GPUs together.
+    """
     steps_per_epoch = -(-118287 // images_per_step)
     max_iter = epochs * steps_per_epoch
     lr_multiplier = L(WarmupParamScheduler)(
@@ -21,3 +28,9 @@ def coco_schedule(
         warmup_factor=0.001,
     )
     return max_iter, lr_multiplier
+
+
+# With 16 images a step.
+max_iter_20e, lr_multiplier_20e = coco_schedule(epochs=20, drops=(16, 19), warmup_steps=500)
+# "3x" as in the papers of Swin and MViTv2.
+max_iter_3x, lr_multiplier_3x = coco_schedule(epochs=36, drops=(27, 33), warmup_steps=1000)

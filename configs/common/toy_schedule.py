@@ -1,4 +1,4 @@
-"""The training schedule of the quick-start configs: from scratch, minutes on two CPU cores."""
+"""The schedule of the quick-start configs: from scratch, in minutes on two CPU cores."""
 
 from detectron2.config import LazyCall as L
 from detectron2.model_zoo import get_config

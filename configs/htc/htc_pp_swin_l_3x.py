@@ -1,8 +1,8 @@
 """HTC++ with Swin-L (arXiv 2103.14030, appendix A2.2), 36 epochs.
 
-The paper's: box AP 57.1, mask AP 49.5 on COCO val2017 after 72 epochs, with InstaBoost and a layer
-of global self-attention on the last stage. Here Copy-Paste has InstaBoost's role, and there is no
-such layer. Heads as in Swin's Cascade Mask R-CNN: 4conv1fc with SyncBN, GIoU loss.
+Published: box AP 57.1, mask AP 49.5 on COCO val2017, after 72 epochs with InstaBoost and a layer of
+global self-attention after the last stage. Here, Copy-Paste replaces InstaBoost, and there is no
+such layer. Heads are as in Swin's Cascade Mask R-CNN: 4conv1fc with SyncBN, GIoU loss.
 """
 
 from ..common.backbones.swin import swin_weights, use_swin

@@ -1,4 +1,4 @@
-"""HTC, RegNetY-4GF-FPN, 12 epochs; "x" instead of "y" is RegNetX-4GF."""
+"""HTC, RegNetY-4GF-FPN, 12 epochs. With "x" instead of "y" it is RegNetX-4GF."""
 
 from ..common.backbones.regnet import regnet_config, use_regnet
 from .htc_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train

@@ -1,7 +1,8 @@
-"""HTC on a backbone of timm, here ConvNeXt-T, 36 epochs.
+"""HTC on a backbone of timm, ConvNeXt-T, 36 epochs.
 
-Give ImageNet's weights as `model.backbone.bottom_up.checkpoint_path=FILE`, or let timm download
-them: `model.backbone.bottom_up.pretrained=True`. Without either it starts fresh.
+`model.backbone.bottom_up.checkpoint_path=FILE` loads ImageNet weights, and
+`model.backbone.bottom_up.pretrained=True` lets timm download them. Without either, the backbone
+starts from scratch.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""MNC's three stages with a VGG-16 each. Published: mAP^r 60.2 at IoU 0.5."""
+"""MNC, three stages, each with its own VGG-16. Published: mAP^r 60.2 at IoU 0.5."""
 
 from detectron2.config import LazyCall as L
 

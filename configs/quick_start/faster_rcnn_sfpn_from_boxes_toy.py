@@ -1,4 +1,4 @@
-"""Faster R-CNN with SFPN on the toy scenes' boxes alone: semantic maps are painted from them."""
+"""Faster R-CNN with SFPN on the toy scenes without masks: boxes are painted into label maps."""
 
 from .faster_rcnn_sfpn_toy import dataloader, lr_multiplier, model, optimizer, train
 

@@ -1,7 +1,7 @@
-"""HTC with a ResNet-50-FPN on COCO's photographs at 320 pixels, from scratch, a hundred iterations.
+"""HTC with a ResNet-50-FPN on COCO at 320 pixels, from scratch, a hundred iterations.
 
-Not to get a detector, but to see the whole way work on real data: it needs COCO's instances only,
-the semantic branch learns from maps painted from them.
+This is a test with real images from the dataset to the evaluation, not a way to get a detector. It
+needs COCO's instances only: the semantic branch learns from label maps painted from them.
 """
 
 import detectron2.data.transforms as T
@@ -18,7 +18,7 @@ model.roi_heads.interleaved = True
 model.roi_heads.mask_information_flow = True
 model.roi_heads.batch_size_per_image = 64
 model.proposal_generator.post_nms_topk = (500, 200)
-# Without ImageNet weights the statistics of the batch norms have to be learned.
+# Without ImageNet weights, the batch norms have to learn their statistics.
 model.backbone.bottom_up.freeze_at = 0
 model.backbone.bottom_up.stem.norm = model.backbone.bottom_up.stages.norm = "BN"
 

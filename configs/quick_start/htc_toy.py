@@ -1,4 +1,4 @@
-"""HTC on the toy scenes, from scratch in minutes on two CPU cores. `make demo` runs this."""
+"""HTC on the toy scenes, from scratch, in minutes on two CPU cores. `make demo` trains it."""
 
 from ..common.data.toy_scenes import dataloader
 from ..common.models.htc_fpn import model

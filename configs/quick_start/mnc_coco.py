@@ -1,5 +1,4 @@
-"""Five-stage MNC with a ResNet-50-FPN on COCO's photographs, as htc_coco.py: to see the whole way
-work on real data."""
+"""Five-stage MNC with a ResNet-50-FPN on COCO, a hundred iterations: a test like htc_coco.py."""
 
 from hybrid_cascade import use_mnc_heads
 
@@ -8,6 +7,6 @@ from .htc_coco import dataloader, lr_multiplier, optimizer, train
 
 use_mnc_heads(model)
 model.proposal_generator.post_nms_topk = (300, 100)
-# Without ImageNet weights the statistics of the batch norms have to be learned.
+# Without ImageNet weights, the batch norms have to learn their statistics.
 model.backbone.bottom_up.freeze_at = 0
 model.backbone.bottom_up.stem.norm = model.backbone.bottom_up.stages.norm = "BN"

@@ -8,6 +8,6 @@ from .htc_toy import dataloader, lr_multiplier, optimizer, train
 
 make_toy(model)
 use_mnc_heads(model)
-# Some four anchors of an image are positive. Among 256 they would teach the RPN less about boxes
-# than what comes back from the later stages.
+# About four anchors of an image are positive. The box loss is divided by the number of samples:
+# with 256, it would teach the RPN less than the gradients from the later stages.
 model.proposal_generator.batch_size_per_image = 32

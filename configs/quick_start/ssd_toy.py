@@ -1,6 +1,6 @@
 """SSD on the toy scenes: its default boxes, matching, losses and NMS on a small ResNet-FPN.
 
-The backbone is that of the other quick-start configs, so that one shot and cascade can be compared;
+It has the backbone of the other quick-start configs, so that SSD can be compared with cascades.
 VGG-16 is too slow for two CPU cores.
 """
 
@@ -12,7 +12,7 @@ from ..common.toy_schedule import lr_multiplier, optimizer, train
 
 make_toy(cascade)
 model.backbone = cascade.backbone
-# p3 to p6: objects are 20 to 80 pixels large.
+# Maps p3 to p6, for objects of 20 to 80 pixels.
 model.backbone.bottom_up.out_features = model.backbone.in_features = ["res3", "res4", "res5"]
 model.pixel_mean, model.pixel_std = cascade.pixel_mean, cascade.pixel_std
 model.num_classes = NUM_THINGS

@@ -1,6 +1,6 @@
 """Cascade R-CNN with SFPN, ResNet-101, 12 epochs.
 
-The paper's box AP on COCO test-dev, with FPN and with SFPN: 42.4, 43.5.
+Box AP on COCO test-dev in the paper, with FPN and with SFPN: 42.4, 43.5.
 """
 
 from hybrid_cascade import use_semantic_pyramid

@@ -1,6 +1,6 @@
 """Faster R-CNN with SFPN, ResNet-101, 12 epochs.
 
-The paper's box AP on COCO test-dev, with FPN and with SFPN: 38.9, 40.3.
+Box AP on COCO test-dev in the paper, with FPN and with SFPN: 38.9, 40.3.
 """
 
 from .faster_rcnn_r50_sfpn_1x import dataloader, lr_multiplier, model, optimizer, train

@@ -1,4 +1,7 @@
-"""HTC with SFPN, ResNet-50, 12 epochs: one semantic branch for the pyramid and for HTC's fusion."""
+"""HTC with SFPN, ResNet-50, 12 epochs.
+
+One semantic branch makes both the pyramid and the semantic features that HTC's heads fuse.
+"""
 
 from hybrid_cascade import use_semantic_pyramid
 

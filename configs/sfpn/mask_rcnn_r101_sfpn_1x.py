@@ -1,6 +1,6 @@
 """Mask R-CNN with SFPN, ResNet-101, 12 epochs.
 
-The paper's box and mask AP on COCO test-dev, with FPN and with SFPN: 39.8 and 36.3, 41.1 and 37.3.
+Box and mask AP on COCO test-dev in the paper, with FPN and with SFPN: 39.8 and 36.3, 41.1 and 37.3.
 """
 
 from .mask_rcnn_r50_sfpn_1x import dataloader, lr_multiplier, model, optimizer, train

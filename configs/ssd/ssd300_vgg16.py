@@ -13,9 +13,9 @@ from ..common.train import train
 optimizer = get_config("common/optim.py").SGD
 optimizer.lr = 0.002
 optimizer.weight_decay = 0.0005
-# torchvision: 4 images on each of 8 GPUs.
+# torchvision trains with 4 images on each of 8 GPUs.
 train.max_iter, lr_multiplier = coco_schedule(
     epochs=120, drops=(80, 110), warmup_steps=1000, images_per_step=32
 )
-# torchvision's vgg16, weights IMAGENET1K_FEATURES, converted: docs/ssd.md.
+# torchvision's vgg16 with the weights IMAGENET1K_FEATURES, converted: see docs/ssd.md.
 train.init_checkpoint = "pretrained/ssd_vgg16_features.pth"

@@ -1,4 +1,4 @@
-"""Reading Caffe's files; what the layers become is in test_caffe_mnc.py."""
+"""Reading Caffe's files. The conversion of their layers is in test_caffe.py."""
 
 import struct
 import sys
@@ -27,7 +27,7 @@ def write(path, content):
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["layer", "layers"])
-def test_both_kinds_of_layers_and_shapes_are_read_to_the_last_bit(tmp_path, old):
+def test_old_and_new_layers_and_shapes_are_read_to_the_last_bit(tmp_path, old):
     tensors = read_caffemodel(write(tmp_path / "a.caffemodel", caffemodel(TENSORS, old)))
     assert list(tensors) == list(TENSORS)
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
@@ -65,7 +65,7 @@ def test_truncated_files_are_refused(tmp_path, end):
     ],
     ids=["empty", "zip", "page", "no layers", "layer is a number", "name"],
 )
-def test_foreign_files_are_refused(tmp_path, content):
+def test_files_of_other_formats_are_refused(tmp_path, content):
     with pytest.raises(ValueError, match="b.caffemodel (is truncated|has no layer).*caffemodel"):
         read_caffemodel(write(tmp_path / "b.caffemodel", content))
 

@@ -1,6 +1,6 @@
-"""HTC here and in MMDetection 3.3.0: the same weights and image, every intermediate compared.
+"""HTC here and in MMDetection 3.3.0 with the same weights and image: all results agree.
 
-Values are of order 1 and may differ by 1e-4, boxes by 0.01 pixels.
+Values of order 1 may differ by 1e-4, boxes by 0.01 pixels.
 """
 
 import pytest

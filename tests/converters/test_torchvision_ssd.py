@@ -1,4 +1,4 @@
-"""torchvision's SSD: what converts, and that it then gives the same detections."""
+"""torchvision's SSD and its VGG-16: which tensors convert, and that detections are the same."""
 
 import re
 import sys
@@ -28,7 +28,7 @@ def target(config="ssd/ssd300_vgg16.py", **overrides):
 
 
 def published(builder=ssd300_vgg16):
-    """Names and shapes of a published file."""
+    """Return a state dict with the names and shapes of a published file."""
     names = {"weights_backbone": None} if builder is ssd300_vgg16 else {}
     with torch.device("meta"):
         return builder(weights=None, **names).state_dict()
@@ -40,7 +40,7 @@ def convert_to(model, state_dict):
 
 
 def test_a_converted_file_gives_the_boxes_and_scores_of_torchvision(tmp_path):
-    with torch.device("meta"):  # to initialize its 138 million parameters takes seconds
+    with torch.device("meta"):  # the initialization of VGG-16 takes seconds
         theirs = ssd300_vgg16(weights=None, weights_backbone=None, score_thresh=0.3).eval()
     theirs.to_empty(device="cpu")
     torch.nn.init.constant_(theirs.backbone.scale_weight, 20)
@@ -50,12 +50,12 @@ def test_a_converted_file_gives_the_boxes_and_scores_of_torchvision(tmp_path):
             torch.nn.init.normal_(module.bias)
     with torch.no_grad():
         for layer in theirs.head.classification_head.module_list:
-            # Training has taught the published file that these classes do not occur.
+            # Training has lowered the scores of classes that do not occur.
             bias = layer.bias.view(-1, 91)
             bias[:, [c for c in range(1, 91) if c not in CATEGORY_IDS]] = -1e4
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     config = model_zoo.get_config_file("ssd/ssd300_vgg16.py")
-    # As torchvision rounds: random weights make much of a small difference.
+    # The same memory format as torchvision: random weights amplify differences of rounding.
     overrides = ["train.channels_last=False", "model.score_thresh=0.3"]
     args = ["--from", "torchvision", str(tmp_path / "theirs.pth"), str(tmp_path / "ours.pth")]
     assert convert_checkpoint.main([*args, "--config-file", config, *overrides]) == 0
@@ -74,7 +74,7 @@ def test_a_converted_file_gives_the_boxes_and_scores_of_torchvision(tmp_path):
     assert found.pred_classes.tolist() == classes and len(set(classes)) > 3
 
 
-def test_another_number_of_classes_starts_fresh():
+def test_layers_for_another_number_of_classes_start_fresh():
     model = target(num_classes=5)
     result = convert_to(model, published())
     layers = {name.rpartition(".")[0] for name in result.fresh}
@@ -82,7 +82,7 @@ def test_another_number_of_classes_starts_fresh():
     assert all("other classes" in why for why in result.fresh.values())
 
 
-def test_all_classes_stay_for_a_model_with_as_many():
+def test_a_model_with_all_90_classes_keeps_them():
     assert not convert_to(target(num_classes=90), published()).fresh
 
 
@@ -92,7 +92,7 @@ def test_default_boxes_of_another_model_are_refused():
 
 
 @pytest.mark.parametrize("config", ["ssd/ssd300_vgg16.py", "ssd/ssd512_vgg16.py"])
-def test_vgg16_fills_its_layers_and_the_rest_is_listed(config):
+def test_vgg16_fills_its_layers_and_the_rest_starts_fresh(config):
     model = target(config)
     vgg = torchvision.models.vgg16
     result = convert_to(model, published(vgg))
@@ -104,7 +104,7 @@ def test_vgg16_fills_its_layers_and_the_rest_is_listed(config):
     assert set(result.left.values()) == {"the classification layers"}
 
 
-def test_vgg16_comes_to_compute_in_ssd_what_it_computed_before():
+def test_vgg16_computes_the_same_in_ssd():
     vgg = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
     model = instantiate(model_zoo.get_config("ssd/ssd300_vgg16.py").model.backbone)
     state_dict = {f"features.{k}": v for k, v in vgg.state_dict().items()}
@@ -131,7 +131,7 @@ def test_an_incomplete_vgg16_is_refused():
         convert_to(target(), state_dict)
 
 
-def test_an_ssd_does_not_fit_other_models():
+def test_an_ssd_is_refused_for_other_models():
     htc = target("quick_start/htc_toy.py")
     with pytest.raises(ValueError, match="Nothing in the file has the name"):
         convert_to(htc, published())
@@ -149,7 +149,7 @@ def test_a_config_that_prepares_images_in_another_way_is_warned_about():
     assert "stride" not in warned
 
 
-def test_without_a_model_the_file_says_that_it_is_an_ssd():
+def test_without_a_model_the_names_in_the_file_tell_that_it_is_an_ssd():
     result = convert(find_source("torchvision", published()), published())
     name = "head.classification_head.module_list.0.weight"
     assert result.state_dict[name].shape[0] == 4 * 81

@@ -9,11 +9,11 @@ from hybrid_cascade.converters import read_weights
 
 
 class Opaque:
-    """What a training checkpoint may hold beside tensors."""
+    """An object that is no tensor, as training checkpoints may have them."""
 
 
 @pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"model": w}, lambda w: {"state_dict": w}])
-def test_weights_are_found_bare_or_under_their_usual_names(tmp_path, wrap):
+def test_weights_are_found_at_the_top_or_under_their_usual_keys(tmp_path, wrap):
     torch.save(wrap({"a.weight": torch.arange(3.0)}), tmp_path / "x.pth")
     assert torch.equal(read_weights(str(tmp_path / "x.pth"))["a.weight"], torch.arange(3.0))
 
@@ -25,7 +25,7 @@ def test_arrays_of_a_detectron2_pickle_become_tensors(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.pkl"])
-def test_objects_are_refused_until_the_user_says_otherwise(tmp_path, name):
+def test_objects_are_refused_unless_the_user_allows_them(tmp_path, name):
     path = tmp_path / name
     content = {"state_dict": {"w": torch.ones(2)}, "meta": Opaque()}
     if name.endswith(".pkl"):
@@ -44,10 +44,10 @@ def test_a_pickle_cannot_call_functions(tmp_path):
         read_weights(str(tmp_path / "evil.pkl"))
 
 
-def test_an_object_of_an_absent_package_is_explained(tmp_path):
+def test_an_object_of_a_missing_package_is_reported_as_such(tmp_path):
     path = tmp_path / "x.pth"
     torch.save({"state_dict": {"w": torch.ones(2)}, "meta": Opaque()}, path)
-    absent = tmp_path / "absent.pth"  # the same file, its class in a package that nobody has
+    absent = tmp_path / "absent.pth"  # the same file, with a class of a package that does not exist
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(absent, "w") as target:
         for item in source.namelist():
             data = source.read(item)
@@ -60,7 +60,7 @@ def test_an_object_of_an_absent_package_is_explained(tmp_path):
 
 @pytest.mark.parametrize("keep", [0.5, 0.98])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_truncated_file_is_named_so(tmp_path, keep, zipped):
+def test_a_truncated_file_is_reported_as_truncated(tmp_path, keep, zipped):
     path = tmp_path / "x.pth"
     torch.save({"w": torch.ones(1000)}, path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
@@ -70,13 +70,13 @@ def test_a_truncated_file_is_named_so(tmp_path, keep, zipped):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"version https://git-lfs"])
-def test_a_file_that_is_no_checkpoint_is_named_so(tmp_path, content):
+def test_a_file_that_is_no_checkpoint_is_reported_as_such(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(ValueError, match="is not a checkpoint"):
         read_weights(str(tmp_path / "x.pth"))
 
 
-def test_a_file_without_weights_says_what_it_holds(tmp_path):
+def test_the_error_for_a_file_without_weights_lists_its_keys(tmp_path):
     torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="holds no weights.*epoch"):
         read_weights(str(tmp_path / "x.pth"))

@@ -1,4 +1,4 @@
-"""A detector without ROI heads and masks goes the whole way of the trainer."""
+"""The trainer with a detector that has no ROI heads and no masks."""
 
 import json
 
@@ -41,6 +41,6 @@ def test_ssd_trains_evaluates_boxes_and_draws_detections(tmp_path):
     assert Image.open(panel).width > 400
 
 
-def test_the_wrong_number_of_classes_is_found_before_the_first_iteration(tmp_path):
+def test_a_wrong_number_of_classes_is_an_error_before_the_first_iteration(tmp_path):
     with pytest.raises(DatasetError, match=r"5 classes of things.*`model.num_classes`"):
         trainer(tmp_path, "model.num_classes=4")

@@ -95,7 +95,7 @@ def test_losses_are_those_of_torchvision(model):
     assert losses["loss_cls"] > 0 and losses["loss_box_reg"] > 0
 
 
-def test_detections_are_those_of_torchvision_from_zero_on(model):
+def test_detections_are_those_of_torchvision_with_classes_from_zero(model):
     model.eval()
     inputs = two_images()
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_detections_are_those_of_torchvision_from_zero_on(model):
     for x, found, theirs in zip(inputs, outputs, expected, strict=True):
         found = found["instances"]
         assert found.image_size == (x["height"], x["width"])
-        # Both may end with empty boxes at the border, which Detectron2 leaves out.
+        # Boxes may be empty at the border. Detectron2 leaves those out.
         full = (theirs["boxes"][:, 2:] > theirs["boxes"][:, :2]).all(dim=1)
         assert len(found) == full.sum() > 0
         torch.testing.assert_close(found.pred_boxes.tensor, theirs["boxes"][full])
@@ -112,7 +112,7 @@ def test_detections_are_those_of_torchvision_from_zero_on(model):
         assert torch.equal(found.pred_classes, theirs["labels"][full] - 1)
 
 
-def test_boxes_come_in_the_size_that_is_asked_for(model):
+def test_boxes_are_scaled_to_the_requested_size(model):
     model.eval()
     small = two_images()[0]
     with torch.no_grad():
@@ -130,17 +130,17 @@ def test_objects_of_all_sizes_give_every_parameter_a_gradient(model):
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_images_without_boxes_are_ordinary(model, others):
+def test_images_without_boxes_have_finite_losses_and_gradients(model, others):
     losses = model([image(50, 70), *two_images()[:others]])
     assert all(loss.isfinite() for loss in losses.values())
     assert all((loss > 0) == bool(others) for loss in losses.values())
     sum(losses.values()).backward()
-    # Gradients exist, so that several processes can average them.
+    # Every parameter has a gradient, as training with several processes requires.
     for parameter in model.parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all()
 
 
-def test_boxes_of_no_area_are_left_out(model):
+def test_empty_ground_truth_boxes_are_left_out(model):
     boxes = [[10.0, 10.0, 60.0, 70.0], [30.0, 30.0, 30.0, 50.0], [130.99999, 5.0, 131.0, 50.0]]
     whole = image(97, 131, boxes, [1, 2, 3])
     losses = model([whole])
@@ -148,7 +148,7 @@ def test_boxes_of_no_area_are_left_out(model):
     assert losses == model([alone])
 
 
-def test_without_detections_the_fields_are_there():
+def test_without_detections_all_fields_exist():
     model = tiny_ssd(score_thresh=1.0).eval()
     with torch.no_grad():
         found = model(two_images()[:1])[0]["instances"]
@@ -157,7 +157,7 @@ def test_without_detections_the_fields_are_there():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (333, 7)])
-def test_odd_and_tiny_images_are_ordinary(model, size):
+def test_images_of_odd_and_tiny_sizes_train_and_infer(model, size):
     full = [0.0, 0.0, float(size[1]), float(size[0])]
     losses = model([image(*size, [full], [2])])
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
@@ -168,7 +168,7 @@ def test_odd_and_tiny_images_are_ordinary(model, size):
     assert (boxes <= torch.tensor([size[1], size[0]] * 2)).all()
 
 
-def test_it_learns_an_image_by_heart(model):
+def test_it_overfits_one_image(model):
     inputs = two_images()[1:]
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(60):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detectron2 import model_zoo as detectron2_zoo
 
+from hybrid_cascade.converters import SOURCES
 from hybrid_cascade.engine import build_model, load_config, load_weights
 from tests.caffemodel_writer import caffemodel
 
@@ -44,8 +45,12 @@ def out(tmp_path):
     return tmp_path / "out.pth"
 
 
+def test_the_command_knows_every_source():
+    assert list(SOURCES) == list(convert_checkpoint.PROJECTS)
+
+
 @torch.no_grad()
-def test_lazy_and_yaml_models_load_what_it_writes_and_agree(out, tmp_path, capsys):
+def test_models_of_lazy_config_and_yaml_load_the_result_and_agree(out, tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(YAML)
     image = torch.load(CHECKPOINT, weights_only=True)["outputs"]["image_bgr"].flip(0)
     results = []
@@ -64,14 +69,14 @@ def test_lazy_and_yaml_models_load_what_it_writes_and_agree(out, tmp_path, capsy
     torch.testing.assert_close(lazy.scores, yaml.scores)
 
 
-def test_without_a_config_it_says_what_images_the_weights_expect(out, capsys):
+def test_without_a_config_the_report_describes_the_images_that_the_weights_expect(out, capsys):
     assert run("--from", "mmdet", CHECKPOINT, out) == 0
     report = capsys.readouterr().out
     assert "model.input_format=RGB" in report and "stride_in_1x1=False" in report
     assert len(torch.load(out, weights_only=True)["model"]) == 373
 
 
-def test_a_config_that_prepares_images_differently_is_warned_about(out, capsys):
+def test_a_config_that_prepares_images_in_another_way_gets_a_warning(out, capsys):
     options = ["model.pixel_std=[1,1,1]"]
     assert run("--from", "mmdet", CHECKPOINT, out, "--config-file", CONFIG, *options) == 0
     assert "WARNING: this config prepares images in another way" in capsys.readouterr().out
@@ -87,7 +92,9 @@ def test_a_config_that_prepares_images_differently_is_warned_about(out, capsys):
         ("detectron2", [], "Nothing in the file has the name of a Detectron2 weight"),
     ],
 )
-def test_what_does_not_fit_is_an_error_and_writes_nothing(out, capsys, source, options, message):
+def test_a_file_that_does_not_fit_is_an_error_and_nothing_is_written(
+    out, capsys, source, options, message
+):
     assert run("--from", source, CHECKPOINT, out, "--config-file", CONFIG, *options) == 2
     error = capsys.readouterr().err
     assert message in error and CHECKPOINT in error
@@ -103,7 +110,7 @@ def test_damaged_and_missing_files_are_errors(out, tmp_path, capsys):
 
 
 def test_torchvision_weights_start_a_training(out, tmp_path, capsys):
-    # torchvision's names are those of MMDetection's backbone, so this is a small ResNet of theirs.
+    # MMDetection's backbone has torchvision's names, so its weights stand for a small ResNet.
     weights = torch.load(CHECKPOINT, weights_only=True)["state_dict"]
     prefix = "backbone."
     weights = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}

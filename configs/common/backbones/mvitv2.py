@@ -1,4 +1,4 @@
-"""MViTv2 (arXiv 2112.01526) under a feature pyramid."""
+"""MViTv2 (arXiv 2112.01526) with a feature pyramid."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ _SIZES = {
 
 
 def use_mvitv2(model: DictConfig, size: str) -> None:
-    """Put MViTv2-`size`, of "T", "S" and "B", under the FPN of `model`."""
+    """Make MViTv2 of a `size`, "T", "S" or "B", the bottom-up network of the FPN of `model`."""
     features = ["scale2", "scale3", "scale4", "scale5"]
     model.backbone.bottom_up = L(MViT)(
         embed_dim=96,
@@ -29,12 +29,15 @@ def use_mvitv2(model: DictConfig, size: str) -> None:
 
 
 def mvitv2_weights(size: str) -> str:
-    """Those of ImageNet-1K, downloaded by Detectron2."""
+    """Return the address of the weights for ImageNet-1K, which Detectron2 downloads."""
     return f"detectron2://ImageNetPretrained/mvitv2/MViTv2_{size}_in1k.pyth"
 
 
 def mvitv2_optimizer() -> DictConfig:
-    """AdamW as in Detectron2's MViTv2: 64 images a step, 1.6e-4; positions do not decay."""
+    """Return AdamW as in Detectron2's MViTv2: learning rate 1.6e-4 for 64 images a step.
+
+    Position embeddings have no weight decay.
+    """
     optimizer = get_config("common/optim.py").AdamW
     optimizer.lr = 1.6e-4
     optimizer.params.overrides = {

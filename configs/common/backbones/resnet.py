@@ -1,7 +1,7 @@
-"""ResNet and ResNeXt in torchvision's layout, with deformable convolutions where wanted.
+"""ResNet and ResNeXt in torchvision's layout, with or without deformable convolutions.
 
-Detectron2's `make_default_stages` gives all stages the same arguments, and makes no ResNeXt whose
-groups are 4 wide.
+Detectron2's `make_default_stages` can't be used: it gives all stages the same arguments, and can't
+make a ResNeXt with groups of width 4.
 """
 
 from detectron2.config import LazyCall as L
@@ -15,10 +15,14 @@ _BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
 def resnet_stages(
     depth: int, num_groups: int = 1, width_per_group: int = 64, deform: bool = False
 ) -> list:
-    """res2 to res5 for `backbone.bottom_up.stages`, e.g. (101, 64, 4) for ResNeXt-101-64x4d.
+    """Return res2 to res5 for `backbone.bottom_up.stages`; (101, 64, 4) is ResNeXt-101-64x4d.
 
-    `deform` makes the 3x3 convolutions of res3 to res5 (c3-c5) deformable, version 1. They are
-    built on torchvision's operator.
+    Args:
+        depth: 50, 101 or 152.
+        num_groups: groups of the 3x3 convolutions.
+        width_per_group: channels of each group in res2; each following stage has twice as many.
+        deform: make the 3x3 convolutions of res3 to res5 (c3-c5) deformable, version 1, with
+            torchvision's operator.
     """
     stages = []
     for stage, num_blocks in enumerate(_BLOCKS[depth]):

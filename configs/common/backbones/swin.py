@@ -1,11 +1,11 @@
-"""Swin Transformers (arXiv 2103.14030) under a feature pyramid."""
+"""Swin Transformers (arXiv 2103.14030) with a feature pyramid."""
 
 from detectron2.config import LazyCall as L
 from detectron2.model_zoo import get_config
 from detectron2.modeling import SwinTransformer
 from omegaconf import DictConfig
 
-# Stochastic depth as in Swin's Cascade Mask R-CNN; for L as its authors advise.
+# Stochastic depth (`drop_path_rate`) as in Swin's Cascade Mask R-CNN; for L as the authors advise.
 _SIZES = {
     "T": dict(embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], drop_path_rate=0.2),
     "S": dict(embed_dim=96, depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24], drop_path_rate=0.2),
@@ -22,20 +22,20 @@ _WEIGHTS = {
 
 
 def use_swin(model: DictConfig, size: str) -> None:
-    """Put Swin-`size`, of "T", "S", "B" and "L", under the FPN of `model`."""
+    """Make Swin of a `size`, "T", "S", "B" or "L", the bottom-up network of the FPN of `model`."""
     model.backbone.bottom_up = L(SwinTransformer)(**_SIZES[size])
     model.backbone.in_features = ["p0", "p1", "p2", "p3"]
 
 
 def swin_weights(size: str) -> str:
-    """Where Swin's authors have them: of ImageNet-1K for T and S, ImageNet-22K for B and L."""
+    """Return the address of the authors' weights: ImageNet-1K for T and S, 22K for B and L."""
     return f"{_RELEASE}/{_WEIGHTS[size]}.pth?matching_heuristics=True"
 
 
 def swin_optimizer() -> DictConfig:
-    """AdamW as in the paper: 16 images a step, 1e-4, weight decay 0.05.
+    """Return AdamW as in the paper: learning rate 1e-4 for 16 images a step, weight decay 0.05.
 
-    Norms, relative position biases and absolute position embeddings do not decay.
+    Norms, relative position biases and absolute position embeddings have no weight decay.
     """
     optimizer = get_config("common/optim.py").AdamW
     optimizer.lr = 1e-4

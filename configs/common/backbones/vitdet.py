@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from ..models.conv_heads import use_4conv1fc_box_heads
 
-# Four blocks, evenly spaced, attend to the whole image; the others to windows.
+# Every fourth part of the blocks ends with one that attends to the whole image. All others attend
+# to windows.
 _SIZES = {
     "B": dict(embed_dim=768, depth=12, num_heads=12, drop_path_rate=0.1),
     "L": dict(embed_dim=1024, depth=24, num_heads=16, drop_path_rate=0.4),
@@ -18,9 +19,9 @@ _WEIGHTS = {"B": "mae_pretrain_vit_base", "L": "mae_pretrain_vit_large"}
 
 
 def use_vitdet(model: DictConfig, size: str) -> None:
-    """Give `model`, a cascade, the backbone ViT-`size` ("B" or "L"), and heads with layer norms.
+    """Give `model`, a cascade, a ViT of a `size` ("B" or "L") and heads with layer norms.
 
-    Its images are padded to squares of 1024 pixels and may not be larger: see
+    The model pads images to squares of 1024 pixels, so they may not be larger: see
     `use_large_scale_jitter`.
     """
     model.backbone = get_config("common/models/mask_rcnn_vitdet.py").model.backbone
@@ -36,13 +37,13 @@ def use_vitdet(model: DictConfig, size: str) -> None:
 
 
 def vitdet_weights(size: str) -> str:
-    """Those of masked autoencoders (MAE) on ImageNet-1K, downloaded by Detectron2."""
+    """Return the address of MAE's weights for ImageNet-1K, which Detectron2 downloads."""
     folder = "detectron2://ImageNetPretrained/MAE"
     return f"{folder}/{_WEIGHTS[size]}.pth?matching_heuristics=True"
 
 
 def vitdet_optimizer(size: str) -> DictConfig:
-    """AdamW with the layer-wise learning rates of the paper: 64 images a step, 1e-4."""
+    """Return AdamW as in the paper: 1e-4 for 64 images a step, and less in lower layers."""
     optimizer = get_config("common/optim.py").AdamW
     optimizer.params.lr_factor_func = partial(
         get_vit_lr_decay_rate,

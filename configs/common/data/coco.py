@@ -1,4 +1,4 @@
-"""COCO instances, images of 800 pixels in RGB, as the published HTC models were trained."""
+"""COCO's instances. RGB images with short sides of 800 pixels, as the published HTC models have."""
 
 from detectron2.model_zoo import get_config
 

@@ -1,8 +1,8 @@
-"""COCO's boxes with SSD's augmentation: distorted colours, zoom out, crop, flip.
+"""COCO's boxes with SSD's augmentation: colors, zoom out, crop, flip. The model resizes images.
 
-The numbers are those of torchvision's recipe for SSD300, but for the hue, which Detectron2 has no
-augmentation for, and the crop, where a box counts if any of it is left rather than its centre.
-The model resizes images itself.
+The numbers are those of torchvision's recipe for SSD300. There are two differences: the hue stays,
+since Detectron2 has no augmentation for it, and a crop keeps a box if any part of it is inside,
+where torchvision requires its center.
 """
 
 import detectron2.data.transforms as T

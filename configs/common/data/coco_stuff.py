@@ -1,4 +1,4 @@
-"""COCO instances with the label maps of COCO-Stuff, 183 semantic classes."""
+"""COCO's instances with the semantic label maps of COCO-Stuff, 183 classes."""
 
 from .coco import dataloader
 

@@ -1,4 +1,4 @@
-"""Simple Copy-Paste (arXiv 2012.07177) for any of the data loaders."""
+"""Simple Copy-Paste (arXiv 2012.07177), which any data loader of these configs can use."""
 
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
@@ -7,7 +7,7 @@ from hybrid_cascade.data import CopyPasteMapper
 
 
 def use_copy_paste(dataloader: DictConfig) -> None:
-    """Paste instances of other images of the training set, mapped alike, into each image."""
+    """Paste instances of other training images into each image, after the same augmentation."""
     train = dataloader.train
     train.mapper = L(CopyPasteMapper)(mapper=train.mapper, dataset="${..dataset}")
     dataloader.test.mapper.image_format = "${...train.mapper.mapper.image_format}"

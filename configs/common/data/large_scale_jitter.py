@@ -1,4 +1,4 @@
-"""Large-scale jitter (arXiv 2012.07177): scales of 0.1 to 2 in a square of fixed size."""
+"""Large-scale jitter (arXiv 2012.07177): scales of 0.1 to 2, cropped to a square of fixed size."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -6,14 +6,16 @@ from omegaconf import DictConfig
 
 
 def use_large_scale_jitter(dataloader: DictConfig, size: int = 1024, pad: bool = False) -> None:
-    """Train on crops of at most `size` x `size`, and test on images that fit into them.
+    """Train on crops of at most `size` x `size` pixels, and test on images that fit into them.
 
-    With `pad`, smaller images fill the square already before the batch: their label maps with 255,
-    which is ignored, and Copy-Paste then pastes into the padding too. It is not for data sets with
-    run-length encoded instances, such as SBD, whose masks Detectron2 pads with ones.
+    Boxes are those of the cropped masks. Cropping polygons needs shapely.
 
-    The box of an instance is that of the part of its mask that is left. Polygons are cropped with
-    shapely.
+    Args:
+        dataloader: the data loaders of a config, which are changed.
+        size: the side of the square in pixels.
+        pad: pad smaller images to the square, so that Copy-Paste can paste into the padding too.
+            Semantic label maps are padded with 255, which is ignored. Not for datasets with
+            run-length encoded instances, such as SBD: Detectron2 pads their masks with ones.
     """
     mapper = dataloader.train.mapper
     mapper.augmentations = [

@@ -1,4 +1,4 @@
-"""SBD: the 20 classes of PASCAL VOC, 600 pixels as MNC was trained, VOC's and COCO's metrics."""
+"""SBD: PASCAL VOC's 20 classes, short sides of 600 pixels as MNC has, VOC's and COCO's metrics."""
 
 from detectron2.config import LazyCall as L
 from detectron2.evaluation import COCOEvaluator

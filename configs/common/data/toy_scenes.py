@@ -1,4 +1,4 @@
-"""The toy scenes that the package draws: images of 128x192 pixels, things and stuff."""
+"""The toy scenes that the package draws: images of 128 x 192 pixels with things and stuff."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -11,6 +11,6 @@ dataloader.train.mapper.augmentations = [L(T.RandomFlip)(horizontal=True)]
 dataloader.test.mapper.augmentations = []
 dataloader.train.mapper.image_format = "RGB"
 dataloader.train.total_batch_size = 4
-# The images are small: reading them in the training process is faster than sharing two cores.
+# Small images are read faster in the training process than in workers that share two cores.
 dataloader.train.num_workers = 0
 dataloader.test.num_workers = 0

@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN with a ResNet-50-FPN: `HTCROIHeads` with the switches of HTC off.
 
-The ResNet is the one of torchvision, as in the published HTC models. Every knob of the three stages
-is set once: a change of `box_heads.0`, `box_predictors.0` or `mask_heads.0` changes all stages.
+The ResNet is torchvision's, as in the published HTC models. Settings of `box_heads.0`,
+`box_predictors.0` and `mask_heads.0` hold for all three stages.
 """
 
 from detectron2.config import LazyCall as L
@@ -21,7 +21,7 @@ use_htc_heads(model)
 heads = model.roi_heads
 heads.interleaved = False
 heads.mask_information_flow = False
-# Layers take their input sizes from what comes before them, so that one override is enough.
+# Layers take their input sizes from the layers before them, so that one override is enough.
 heads.box_heads[0].input_shape = L(ShapeSpec)(
     channels="${.....backbone.out_channels}",
     height="${....box_pooler.output_size}",

@@ -1,10 +1,10 @@
-"""The generalized IoU of decoded boxes (arXiv 1902.09630) as their regression loss."""
+"""Box regression with the loss of the generalized IoU (arXiv 1902.09630)."""
 
 from omegaconf import DictConfig
 
 
 def use_giou_loss(model: DictConfig, weight: float) -> None:
-    """Train the boxes of all stages of a cascade with it, instead of with smooth L1."""
+    """Use this loss with a `weight` instead of smooth L1 in all stages of a cascade."""
     for predictor in model.roi_heads.box_predictors:
         predictor.box_reg_loss_type = "giou"
         predictor.loss_weight = {"loss_box_reg": weight}

@@ -8,7 +8,7 @@ from hybrid_cascade import use_mnc_heads
 from hybrid_cascade.modeling import VGG16
 
 model = get_config("common/models/mask_rcnn_fpn.py").model
-# Images as the Caffe models take them.
+# The images that Caffe's models expect.
 model.pixel_mean = [102.9801, 115.9465, 122.7717]
 model.pixel_std = [1.0, 1.0, 1.0]
 model.backbone = L(VGG16)(out_features=["conv5_3"], freeze_at=2)
@@ -19,7 +19,7 @@ rpn.head.in_channels = 512
 rpn.head.num_anchors = 9
 rpn.anchor_generator.sizes = [[128, 256, 512]]
 rpn.anchor_generator.strides = [16]
-rpn.anchor_generator.offset = 0.5  # those of the published weights are centered on their cells
+rpn.anchor_generator.offset = 0.5  # the anchors of the published weights are centered on cells
 rpn.pre_nms_topk = (12000, 6000)  # training, inference
 rpn.post_nms_topk = (300, 300)
 rpn.min_box_size = 16

@@ -1,4 +1,4 @@
-"""Shrink a model of these configs until it learns the toy scenes on two CPU cores in minutes."""
+"""Shrink a model of these configs, so that it learns the toy scenes in minutes on two CPU cores."""
 
 from detectron2.layers import ShapeSpec
 from omegaconf import DictConfig
@@ -9,7 +9,7 @@ NUM_THINGS, NUM_SEMANTIC_CLASSES, CHANNELS, FC_DIM = 5, 9, 64, 256
 
 
 def make_toy(model: DictConfig) -> None:
-    """Make a Faster, Mask or Cascade R-CNN or HTC on ResNet-FPN small and fit to start fresh."""
+    """Shrink a Faster, Mask or Cascade R-CNN or HTC on ResNet-FPN, and let all of it train."""
     bottom_up = model.backbone.bottom_up
     bottom_up.freeze_at = 0
     bottom_up.stem.norm = bottom_up.stages.norm = "BN"
@@ -27,7 +27,7 @@ def make_toy(model: DictConfig) -> None:
     heads = model.roi_heads
     heads.num_classes = NUM_THINGS
     heads.batch_size_per_image = 32
-    # One sample a bin is enough for boxes of some ten cells, and half of a step is spent on them.
+    # One sample a bin is enough for boxes of about ten cells, and sampling takes half of a step.
     heads.box_pooler.sampling_ratio = 1
     is_cascade = "box_heads" in heads
     box_head = heads.box_heads[0] if is_cascade else heads.box_head

@@ -1,14 +1,15 @@
 """Read the parameters of a network that Caffe has saved: a .caffemodel or a .caffemodel.h5 file.
 
-A .caffemodel is a protobuf message, of which four kinds matter, with the numbers of caffe.proto:
+A .caffemodel is a protobuf message. These messages and fields, with their numbers in caffe.proto,
+contain the parameters:
 
     NetParameter       2: layers (V1LayerParameter), older files; 100: layer (LayerParameter)
     V1LayerParameter   4: name, 6: blobs (BlobProto)
     LayerParameter     1: name, 7: blobs (BlobProto)
     BlobProto          1, 2, 3, 4: num, channels, height, width, older files; 5: data; 7: shape
 
-A message is a sequence of fields, and each starts with a variable-length integer: the field's
-number times 8 plus the kind of what follows.
+A message is a sequence of fields. Each starts with a variable-length integer, which is eight times
+the number of the field plus the kind of its value.
 """
 
 import math
@@ -20,20 +21,20 @@ import numpy as np
 import torch
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# Of a layer, by its number in NetParameter: the numbers of its name and its blobs.
+# Number of the layers in NetParameter -> numbers of a layer's name and blobs.
 _LAYERS = {2: (4, 6), 100: (1, 7)}
 
 
 def read_caffemodel(path: str) -> dict[str, torch.Tensor]:
-    """The parameters of all layers, on the CPU.
+    """Return the parameters of all layers by name, float32 tensors on the CPU.
 
     The first blob of the layer "fc6" is "fc6.weight", the second "fc6.bias", others "fc6.2" and so
-    on. Older files give every blob four dimensions; leading ones are dropped: (1, 1, O, I) is the
-    (O, I) of a fully connected layer, and (1, 1, 1, O) a bias.
+    on. In older files every blob has four dimensions; leading dimensions of size 1 are dropped:
+    (1, 1, outputs, inputs) is a fully connected layer, and (1, 1, 1, outputs) a bias.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or no file of Caffe, or if it is HDF5 and h5py is missing.
+        ValueError: if it is damaged or not of Caffe, or if it is HDF5 and h5py is missing.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {path!r}")
@@ -59,7 +60,7 @@ def _read_hdf5(path: str) -> dict[str, torch.Tensor]:
     tensors = {}
 
     def add(name: str, item: "h5py.Group | h5py.Dataset") -> None:
-        # The blob 0 of layer "fc6" is data/fc6/0; a layer without parameters is an empty group.
+        # Blob 0 of layer "fc6" is data/fc6/0. A layer without parameters is an empty group.
         if isinstance(item, h5py.Dataset):
             layer, _, index = name.rpartition("/")
             values = np.asarray(item, dtype=np.float32)
@@ -76,12 +77,12 @@ def _read_hdf5(path: str) -> dict[str, torch.Tensor]:
 def _read_protobuf(path: str) -> dict[str, torch.Tensor]:
     tensors = {}
     try:
-        for number, layer in _fields(memoryview(Path(path).read_bytes())):
+        for number, layer in _read_fields(memoryview(Path(path).read_bytes())):
             if number not in _LAYERS:
                 continue
             name_number, blobs_number = _LAYERS[number]
             name, blobs = "", []
-            for number_in_layer, value in _fields(layer):
+            for number_in_layer, value in _read_fields(layer):
                 if number_in_layer == name_number:
                     name = bytes(value).decode()
                 elif number_in_layer == blobs_number:
@@ -89,7 +90,7 @@ def _read_protobuf(path: str) -> dict[str, torch.Tensor]:
             for index, blob in enumerate(blobs):
                 parameter = _parameter_name(name, index)
                 tensors[parameter] = _read_blob(blob, parameter)
-    # Fields of another message have other types.
+    # TypeError: in another message, fields of these numbers have other types.
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is truncated, or no .caffemodel: {error}") from error
     return tensors
@@ -97,13 +98,18 @@ def _read_protobuf(path: str) -> dict[str, torch.Tensor]:
 
 def _read_blob(blob: memoryview, name: str) -> torch.Tensor:
     shape, old_shape, chunks = None, [1, 1, 1, 1], []
-    for number, value in _fields(blob):
+    for number, value in _read_fields(blob):
         if number in (1, 2, 3, 4):
             old_shape[number - 1] = value
         elif number == 5:
             chunks.append(value)
         elif number == 7:
-            shape = [dim for field, dims in _fields(value) if field == 1 for dim in _ints(dims)]
+            shape = [
+                dim
+                for field, dims in _read_fields(value)
+                if field == 1
+                for dim in _read_integers(dims)
+            ]
     if shape is None:
         shape = old_shape
         shape = shape[3:] if shape[:3] == [1, 1, 1] else shape[2:] if shape[:2] == [1, 1] else shape
@@ -113,18 +119,18 @@ def _read_blob(blob: memoryview, name: str) -> torch.Tensor:
     return torch.from_numpy(values.reshape(shape).astype(np.float32))
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield the number and value of each field: an integer, or bytes."""
+def _read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the number and the value, an integer or bytes, of each field of a message."""
     position = 0
     while position < len(message):
-        key, position = _varint(message, position)
+        key, position = _read_varint(message, position)
         number, kind = key >> 3, key & 7
         if kind == 0:
-            value, position = _varint(message, position)
+            value, position = _read_varint(message, position)
             yield number, value
             continue
         if kind == 2:
-            size, position = _varint(message, position)
+            size, position = _read_varint(message, position)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
@@ -135,19 +141,23 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         position += size
 
 
-def _ints(value: int | memoryview) -> Iterator[int]:
-    """A repeated integer: one of its numbers, or all of them packed."""
+def _read_integers(value: int | memoryview) -> Iterator[int]:
+    """Yield the numbers of a repeated integer field, which come one by one or packed as bytes."""
     if isinstance(value, int):
         yield value
         return
     position = 0
     while position < len(value):
-        number, position = _varint(value, position)
+        number, position = _read_varint(value, position)
         yield number
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A variable-length integer, seven bits a byte, the lowest first; and where it ends."""
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Return the variable-length integer at a position, and the position where it ends.
+
+    Each byte has seven bits of the number, the lowest first, and a bit that says whether another
+    byte follows.
+    """
     number = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -1,4 +1,4 @@
-"""Give the tensors of another project's checkpoint the names that they have in our models."""
+"""Rename the tensors of another project's checkpoint, so that one of our models can load them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from .layer_names import Layout
 from .preprocessing import Preprocessing
 from .weights_file import read_weights
 
@@ -14,64 +15,40 @@ from .weights_file import read_weights
 _CLASS_LAYER = re.compile(
     r"(cls_score|bbox_pred|predictor|classification_head\.module_list\.\d+)\.(weight|bias)$"
 )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the names of a model depend on.
-
-    Attributes:
-        bottom_ups: the prefix of the ResNet or VGG, "backbone." where there is no pyramid; one for
-            each of `SeparateBackbones`.
-        stages: box stages of the cascade, 0 for a model without one.
-        vgg_heads: prefixes of the RoI heads that have fc6 and fc7 of VGG-16, as fc1 and fc2.
-    """
-
-    bottom_ups: tuple[str, ...] = ("backbone.bottom_up.",)
-    stages: int = 3
-    vgg_heads: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, target: Mapping[str, torch.Tensor]) -> "Layout":
-        """The layout of the model with this state dict."""
-        prefix = re.compile(r"backbone\.(backbones\.\w+\.|bottom_up\.)")
-        bottom_ups = dict.fromkeys(m[0] for m in map(prefix.match, target) if m) or ["backbone."]
-        stages = {m[1] for m in (re.match(r"roi_heads\.box_head\.(\d+)\.", n) for n in target) if m}
-        vgg_heads = (
-            name.removesuffix("fc1.weight")
-            for name, tensor in target.items()
-            if re.fullmatch(r"roi_heads\.(box|masked)_head\.fc1\.weight", name)
-            and tensor.shape == (4096, 512 * 7 * 7)
-        )
-        return cls(tuple(bottom_ups), len(stages), tuple(vgg_heads))
+# `Source.must_fill` for ImageNet weights. They contain no pyramid, and no offsets of deformable
+# convolutions, which start at zero.
+IMAGENET_LAYERS = r"backbone\.(?!fpn_)(?!.*conv2_offset)"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A project whose checkpoints can be converted.
+    """A kind of checkpoint that can be converted.
 
     Attributes:
-        title: its name, for messages.
-        rename: (name of a tensor there, layout of the model here) -> names here, [] for none.
-        left_out: for names that have no counterpart, a pattern and the reason.
-        must_fill: the parameters of a model that a checkpoint has to give a value, a pattern; the
-            others start fresh.
-        preprocessing: what images the published models expect, the usual one first.
-        lazy_settings, yaml_settings: overrides of our configs that make up for other differences
-            between the two projects, for the same numbers.
-        refuse: raises a ValueError for a relative of the format that can't be read.
-        adapt: (tensors there, tensors of the model or None) -> tensors there in our order and
-            scale, where a name does not make them ours, without the classes that the model lacks.
-        check: what else in a model makes the weights compute something else, with the overrides of
-            a LazyConfig, or of a CfgNode where the second argument is true; "" if nothing.
-        read: the file's tensors by name; the second argument lets it run code of the file.
+        title: the name of the project, for messages.
+        rename: (name of a tensor in the file, layout of the model) -> its names in the model. An
+            empty list means that the model has nothing for it.
+        left_out: regular expressions for names that the model has nothing for, with the reasons.
+            The first that is found in the name counts.
+        preprocessing: the images that the published models expect, the most common one first.
+        must_fill: a regular expression for the start of the names of those parameters that must get
+            a value. The default matches all of them. The others may start fresh.
+        lazy_settings, yaml_settings: overrides of our configs with which a model computes the same
+            as in the other project, in spite of its other defaults.
+        refuse: a function that raises a ValueError for a similar format that can't be converted.
+        adapt: (tensors of the file, tensors of the model or None) -> tensors of the file. Changes
+            values where names are not enough: reorders and scales them, drops classes.
+        check: (model, whether its config is a CfgNode) -> a problem because of which the model
+            computes something else with these weights, with the overrides that mend it; "" if
+            there is none.
+        read: (path, whether the file may run code) -> the tensors of the file by name.
     """
 
     title: str
     rename: Callable[[str, Layout], list[str]]
     left_out: Mapping[str, str]
-    must_fill: str
     preprocessing: tuple[Preprocessing, ...]
+    must_fill: str = ""
     lazy_settings: str = ""
     yaml_settings: str = ""
     refuse: Callable[[Mapping[str, torch.Tensor]], None] = lambda state_dict: None
@@ -85,13 +62,13 @@ class Source:
 
 @dataclass
 class Conversion:
-    """What became of a checkpoint.
+    """The result of a conversion.
 
     Attributes:
-        state_dict: the tensors under their new names.
-        mapped: (name there, name here) of each of them.
-        left: names there that are not used, and why.
-        fresh: names here that keep their initialization, and why.
+        state_dict: the tensors under their names in our model.
+        mapped: (name in the file, name in the model) of each of them.
+        left: the names in the file that are not used, each with the reason.
+        fresh: the names in the model that keep their initialization, each with the reason.
     """
 
     state_dict: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -105,17 +82,17 @@ def convert(
     state_dict: Mapping[str, torch.Tensor],
     target: Mapping[str, torch.Tensor] | None = None,
 ) -> Conversion:
-    """Rename tensors; values change only where `source.adapt` changes them.
+    """Rename the tensors of a checkpoint; values change only where `source.adapt` changes them.
 
     Args:
-        source: where they come from.
-        state_dict: the checkpoint's tensors.
-        target: the state dict of the model that shall load them; without it, nothing is known about
-            shapes, and the model is taken to be a cascade of three stages on a feature pyramid.
+        source: the kind of checkpoint.
+        state_dict: its tensors.
+        target: the state dict of the model that will load the result. Without it, no shapes are
+            compared, and names are those of a cascade of three stages on a feature pyramid.
 
     Raises:
-        ValueError: if nothing can be mapped, a tensor has the wrong shape, or a parameter of the
-            model that `source.must_fill` names gets no value; lists the names.
+        ValueError: if nothing can be used, if a tensor has the wrong shape, or if a parameter that
+            `source.must_fill` names gets no value. The message lists the names.
     """
     source.refuse(state_dict)
     state_dict = source.adapt(state_dict, target)
@@ -125,8 +102,7 @@ def convert(
     for name, tensor in state_dict.items():
         new_names = source.rename(name, layout)
         if not new_names:
-            reasons = (why for pattern, why in source.left_out.items() if re.search(pattern, name))
-            result.left[name] = next(reasons, f"not a name of {source.title} that we know")
+            result.left[name] = _find_reason(source, name)
         for new_name in new_names:
             if _is_counter(new_name) and (target is None or new_name not in target):
                 result.left[name] = "a counter that batch norm does not need"
@@ -136,41 +112,56 @@ def convert(
                 result.state_dict[new_name] = tensor
                 result.mapped.append((name, new_name))
             else:
-                shapes = f"{tuple(tensor.shape)}, the model's {tuple(target[new_name].shape)}"
-                may_differ = source.must_fill and not re.match(source.must_fill, new_name)
-                same_inputs = tensor.shape[1:] == target[new_name].shape[1:]
-                if may_differ and same_inputs and _CLASS_LAYER.search(new_name):
-                    result.fresh[new_name] = f"other classes: {name} is {shapes}"
+                shape, expected = tuple(tensor.shape), tuple(target[new_name].shape)
+                mismatch = f"{name} is {shape}, the model's {expected}"
+                # The same layer for another number of classes.
+                is_class_layer = shape[1:] == expected[1:] and _CLASS_LAYER.search(new_name)
+                if is_class_layer and not _must_fill(source, new_name):
+                    result.fresh[new_name] = f"other classes: {mismatch}"
                 else:
-                    wrong_shapes.append(f"{name} is {shapes} {new_name}")
-    if not any(not _is_counter(name) for name in result.state_dict) and not wrong_shapes:
+                    wrong_shapes.append(f"{mismatch} {new_name}")
+    if all(map(_is_counter, result.state_dict)) and not wrong_shapes:
         raise ValueError(
             f"Nothing in the file has the name of a {source.title} weight"
             + (" that this model has" if target is not None else "")
-            + _some(list(state_dict), ". In the file")
+            + _list_names(". In the file", list(state_dict))
         )
     missing = []
     for name in target or ():
         if name in result.state_dict or name in result.fresh or _is_counter(name):
             continue
-        if re.match(source.must_fill, name):
+        if _must_fill(source, name):
             missing.append(name)
         else:
             result.fresh[name] = "not in the file"
     if wrong_shapes or missing:
         raise ValueError(
             "The file does not fit the model of this config"
-            + _some(wrong_shapes, ". Wrong shapes")
-            + _some(missing, ". Parameters that get no value")
-            + _some(list(result.left), ". Not used")
+            + _list_names(". Wrong shapes", wrong_shapes)
+            + _list_names(". Parameters that get no value", missing)
+            + _list_names(". Not used", list(result.left))
         )
     return result
 
 
+def shorten(names: list[str], limit: int) -> str:
+    """Join names with commas, and count those after the first `limit`: "a, b and 3 more"."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _list_names(title: str, names: list[str]) -> str:
+    return f"{title} ({len(names)}): {shorten(names, limit=6)}" if names else ""
+
+
+def _find_reason(source: Source, name: str) -> str:
+    reasons = (reason for pattern, reason in source.left_out.items() if re.search(pattern, name))
+    return next(reasons, f"not a name of {source.title} that we know")
+
+
+def _must_fill(source: Source, name: str) -> bool:
+    return re.match(source.must_fill, name) is not None
+
+
 def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
-
-
-def _some(names: list[str], title: str, limit: int = 6) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{title} ({len(names)}): {', '.join(names[:limit])}{more}" if names else ""

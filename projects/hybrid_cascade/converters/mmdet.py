@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 
 from .conversion import Layout, Source
+from .layer_names import resnet_names
 from .preprocessing import MSRA, TORCHVISION
-from .resnet import resnet_name
 
 _HEADS = {
     "fc_cls": "box_predictor{stage}.cls_score",
@@ -26,16 +26,16 @@ _SEMANTIC = {
     "conv_embedding": "embedding",
     "conv_logits": "predictor",
 }
-# The published cascades normalize the box deltas of the last stage by 0.033 and 0.067, not by 1/30
-# and 1/15; these are the inverses.
+# MMDetection's last stage multiplies its box deltas by 0.033 and 0.067, where Detectron2 divides by
+# 30 and 15. These are the inverses of MMDetection's numbers.
 LAST_STAGE_WEIGHTS = "[30.30303,30.30303,14.925373,14.925373]"
 
 
 def _rename(name: str, layout: Layout) -> list[str]:
     if name.startswith("backbone."):
-        new_name = resnet_name(name.removeprefix("backbone."))
-        return [prefix + new_name for prefix in layout.bottom_ups] if new_name else []
-    # mmcv's ConvModule holds a "conv" and its norm; Detectron2's Conv2d is the convolution itself.
+        return resnet_names(name.removeprefix("backbone."), layout)
+    # mmcv's ConvModule contains "conv", the convolution, and "bn" or "gn". Detectron2's Conv2d is
+    # the convolution itself and contains "norm".
     name = re.sub(r"\.conv\.(\w+)$", r".\1", name)
     name = re.sub(r"\.[bg]n\.(\w+)$", r".norm.\1", name)
     if match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d)\.(.+)", name):
@@ -52,7 +52,7 @@ def _rename(name: str, layout: Layout) -> list[str]:
     pattern = r"roi_head\.(?:bbox|mask)_head(?:\.(\d))?\.([a-z]\w*?)(?:\.(\d))?\.(\D.*)"
     if match := re.fullmatch(pattern, name):
         stage, module = match[1], match[2]
-        # The published files of 2.x have an unused convolution in the first stage.
+        # In files of 2.x the first stage has this convolution too, but it is never used.
         if module not in _HEADS or (module == "conv_res" and stage == "0"):
             return []
         new_name = _HEADS[module].format(
@@ -78,12 +78,11 @@ MMDET = Source(
     title="MMDetection",
     rename=_rename,
     left_out={
-        r"mask_head\.0\.conv_res": "no mask stage before it; MMDetection ignores it too",
-        r"^ema_": "a second, averaged set of weights",
+        r"mask_head\.0\.conv_res": "no mask stage before it; MMDetection does not use it either",
+        r"^ema_": "the moving average of the weights, a second set",
     },
-    must_fill="",
     preprocessing=(TORCHVISION, MSRA),
-    # MMDetection averages class logits over the stages, and since 3.0 takes the last stage's mask.
+    # MMDetection averages the stages' class logits. Since 3.0 it takes the last stage's masks.
     lazy_settings="model.roi_heads.average_logits=True model.roi_heads.average_masks=False "
     f'"model.roi_heads.box_predictors.2.box2box_transform.weights={LAST_STAGE_WEIGHTS}"',
     yaml_settings="MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS True MODEL.ROI_HTC_HEAD.AVERAGE_MASKS False "

@@ -1,4 +1,4 @@
-"""What a set of weights expects: order of the color channels, mean, deviation, stride."""
+"""The images that a set of weights expects: order of the channels, mean, deviation; the stride."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,14 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """
+    """How images are prepared for a set of weights, and where its ResNet has its strides.
+
     Attributes:
         image_format: "RGB" or "BGR".
         pixel_mean, pixel_std: per channel, of values 0 to 255.
-        stride_in_1x1: where a bottleneck of the ResNet has its stride. It changes no shape, so a
-            checkpoint with the other stride loads, and computes something else. None for networks
-            that are no ResNets.
+        stride_in_1x1: whether the bottlenecks of the ResNet have their stride in the first 1x1
+            convolution instead of the 3x3 convolution. It changes no shape: a checkpoint for the
+            other kind loads, and the model computes something else. None for other networks.
     """
 
     image_format: str
@@ -24,7 +25,7 @@ class Preprocessing:
     stride_in_1x1: bool | None
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether a model (`GeneralizedRCNN`) prepares its images like this."""
+        """Return whether a model (such as `GeneralizedRCNN`) prepares its images like this."""
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.pixel_mean, self.pixel_std))
         return (
             torch.allclose(model.pixel_mean.cpu().float(), mean)
@@ -34,9 +35,12 @@ class Preprocessing:
         )
 
     def overrides(self, yaml: bool = False, model: nn.Module | None = None) -> str:
-        """The arguments that make a config say so: of a LazyConfig, or of a CfgNode.
+        """Return the overrides on the command line with which a config prepares images like this.
 
-        The stride is left out where it makes no difference, or none to the given model.
+        Args:
+            yaml: for a CfgNode instead of a LazyConfig.
+            model: the model of the config, if it is known. The stride is left out if the model has
+                none, as it is for weights that are not of a ResNet.
         """
         mean, std = (str(list(x)).replace(" ", "") for x in (self.pixel_mean, self.pixel_std))
         if yaml:
@@ -56,7 +60,7 @@ class Preprocessing:
 
 
 def _strided(model: nn.Module) -> list[nn.Module]:
-    """The bottlenecks of a ResNet that halve the size."""
+    """Return the bottlenecks of a ResNet that halve the size of the map."""
     return [
         block
         for block in model.modules()
@@ -64,11 +68,11 @@ def _strided(model: nn.Module) -> list[nn.Module]:
     ]
 
 
-# torchvision's classification weights, and everything that MMDetection calls style="pytorch".
+# torchvision's classification weights; MMDetection calls them style="pytorch".
 TORCHVISION = Preprocessing("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
-# MSRA's ResNets: Detectron2's R50 and R101, and what MMDetection calls style="caffe".
+# MSRA's ResNets: Detectron2's R50 and R101; MMDetection calls them style="caffe".
 MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
-# The VGG-16 and ZF of Caffe, as in py-faster-rcnn and MNC.
+# Caffe's VGG-16 and ZF, as py-faster-rcnn and MNC use them.
 CAFFE = Preprocessing("BGR", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), None)
 # Detectron2's ResNeXt-101 and its new baselines.
 DETECTRON2_STD = Preprocessing("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395), False)

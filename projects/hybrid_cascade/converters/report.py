@@ -1,11 +1,11 @@
-"""Say what a conversion did, in a page rather than in a line for each tensor."""
+"""Describe a conversion: a page for people to read, with a line for each group of tensors."""
 
 import re
 from collections.abc import Iterable, Iterator
 
 from torch import nn
 
-from .conversion import Conversion, Source
+from .conversion import Conversion, Source, shorten
 
 
 def describe(
@@ -14,11 +14,11 @@ def describe(
     """Yield the lines of a report.
 
     Args:
-        source: where the tensors came from.
-        result: what became of them.
-        model: the model that they shall be loaded into, to see whether it prepares images as they
-            expect.
-        yaml: name settings as a CfgNode has them rather than a LazyConfig.
+        source: the kind of checkpoint that was converted.
+        result: the result of `convert`.
+        model: the model that will load the tensors, to warn if it prepares images in another way
+            than they expect.
+        yaml: name settings as in a CfgNode instead of a LazyConfig.
     """
     sections = {
         "mapped": (result.mapped, " -> ", True),
@@ -28,8 +28,8 @@ def describe(
     for title, (pairs, sign, both_names) in sections.items():
         if pairs:
             yield f"{title}: {len(pairs)} tensors"
-        for group, what, number in _groups(pairs, both_names):
-            yield f"  {group}{sign}{what} ({number})"
+        for group, outcome, number in _group_pairs(pairs, both_names):
+            yield f"  {group}{sign}{outcome} ({number})"
     usual = source.preprocessing[0]
     if model is None or not any(p.fits(model) for p in source.preprocessing):
         yield (
@@ -43,17 +43,23 @@ def describe(
         yield f"for the numbers of {source.title} 3, evaluate a cascade with: {settings}"
 
 
-def _groups(pairs: Iterable[tuple[str, str]], both_names: bool) -> Iterator[tuple[str, str, int]]:
-    """Pairs of a layer or stage in one: (names, what became of them, number of tensors)."""
+def _group_pairs(
+    pairs: Iterable[tuple[str, str]], both_names: bool
+) -> Iterator[tuple[str, str, int]]:
+    """Yield for each layer or stage: its name, what happened to its tensors, and their number.
+
+    Args:
+        pairs: (name of a tensor, what happened to it).
+        both_names: what happened is a second name, which is shortened to its layer or stage too.
+    """
     groups: dict[str, list[str]] = {}
-    for name, what in pairs:
-        groups.setdefault(_group(name), []).append(_group(what) if both_names else what)
-    for group, whats in groups.items():
-        different = list(dict.fromkeys(whats))
-        more = f", and {len(different) - 4} more" if len(different) > 4 else ""
-        yield group, ", ".join(different[:4]) + more, len(whats)
+    for name, outcome in pairs:
+        outcomes = groups.setdefault(_to_group(name), [])
+        outcomes.append(_to_group(outcome) if both_names else outcome)
+    for group, outcomes in groups.items():
+        yield group, shorten(list(dict.fromkeys(outcomes)), limit=4), len(outcomes)
 
 
-def _group(name: str) -> str:
-    """The name up to its first number: "backbone.layer1" for backbone.layer1.0.conv1.weight."""
+def _to_group(name: str) -> str:
+    """Cut a name before its first number: backbone.layer1.0.conv1.weight to "backbone.layer1"."""
     return re.sub(r"\.\d+\..*$|\.[^.]+$", "", name, count=1)

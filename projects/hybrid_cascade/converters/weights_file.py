@@ -1,4 +1,4 @@
-"""Read the tensors of a checkpoint file without running code from it."""
+"""Read the tensors of a PyTorch or Detectron2 checkpoint without running code from the file."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ _STRIP = (
 
 
 def read_weights(path: str, unsafe: bool = False) -> dict[str, torch.Tensor]:
-    """The state dict of a PyTorch file, or of one of Detectron2's .pkl files, on the CPU.
+    """Return the state dict of a PyTorch file or of a .pkl file of Detectron2, on the CPU.
 
     Args:
         path: a file whose content is a state dict, or has one under "state_dict" or "model".
@@ -22,7 +22,7 @@ def read_weights(path: str, unsafe: bool = False) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, is no checkpoint, holds no weights, or needs `unsafe`.
+        ValueError: if it is damaged, is no checkpoint, has no weights, or needs `unsafe`.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {path!r}")
@@ -43,10 +43,10 @@ def read_weights(path: str, unsafe: bool = False) -> dict[str, torch.Tensor]:
         ) from error
     except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
         first_line = str(error).partition("\n")[0]
-        if refused := _what_was_refused(error):
+        if refused := _find_refused_object(error):
             raise ValueError(
-                f"{path} holds more than tensors and plain values ({refused}). To create "
-                "such objects is to run code of the file. MMDetection's training checkpoints have "
+                f"{path} holds more than tensors and plain values ({refused}). Creating such "
+                "objects runs code that the file names. MMDetection's training checkpoints have "
                 "them under 'meta' and 'message_hub'. If you trust its origin, pass --unsafe-load, "
                 f"or strip the file where MMDetection is installed: {_STRIP.format(path=path)}"
             ) from error
@@ -68,7 +68,7 @@ def read_weights(path: str, unsafe: bool = False) -> dict[str, torch.Tensor]:
 
 
 class _NumpyUnpickler(pickle.Unpickler):
-    """Creates NumPy arrays and nothing else."""
+    """An unpickler that creates NumPy arrays and refuses all other objects."""
 
     ALLOWED = frozenset(
         [
@@ -95,8 +95,8 @@ def _read_torch(path: str, unsafe: bool) -> Any:
     return torch.load(path, map_location="cpu", weights_only=not unsafe)
 
 
-def _what_was_refused(error: Exception) -> str:
-    """What a safe loader did not create, "" if the error is another one."""
+def _find_refused_object(error: Exception) -> str:
+    """Return what a safe loader refused to create, "" if the error has another cause."""
     for line in str(error).splitlines():
         for sign in ("Unsupported global:", "Unsupported class", "Can only build Tensor"):
             if sign in line:

@@ -1,7 +1,7 @@
-"""PASCAL VOC's average precision of masks and boxes: mAP^r and mAP^b of SDS and MNC.
+"""PASCAL VOC's average precision of masks and boxes: mAP^r and mAP^b, as published for MNC.
 
-mAP^r is from Hariharan et al., "Simultaneous Detection and Segmentation", ECCV 2014. In a
-LazyConfig, beside COCO's metrics:
+mAP^r is from Hariharan et al., "Simultaneous Detection and Segmentation", ECCV 2014. A LazyConfig
+that evaluates it beside COCO's metrics:
 
     from detectron2.config import LazyCall as L
     from detectron2.evaluation import COCOEvaluator
@@ -12,10 +12,11 @@ LazyConfig, beside COCO's metrics:
         L(VOCRegionEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
     ]
 
-YAML configs use both on data sets that are registered with the `evaluator_type` "voc_region", as
-`sbd_val` is.
+With a YAML config, both evaluate the datasets whose metadata has the `evaluator_type` "voc_region",
+such as `sbd_val`.
 
-Letters in shapes: D detections of a class in an image, G ground-truth instances.
+Shapes: D detections and G ground-truth instances of an image, here those of one class; images of
+H x W pixels.
 """
 
 import logging
@@ -33,7 +34,7 @@ from tabulate import tabulate
 
 logger = logging.getLogger(__name__)
 
-# By name: what of a detection is compared with what of the ground truth, and IoU thresholds.
+# Name -> (key of a detection, key of the ground truth that it is compared with, IoU thresholds).
 _MEASURES = {
     "voc_region": ("segmentation", "segmentation", (0.5, 0.7)),
     "voc_box": ("bbox", "bbox", (0.5,)),
@@ -42,40 +43,41 @@ _MEASURES = {
 
 
 class VOCRegionEvaluator(DatasetEvaluator):
-    """VOC's AP for each class and its mean over the classes that have ground truth.
+    """VOC's AP of each class, and its mean over the classes that have ground truth.
 
     - "voc_region": mAP^r, masks at IoU 0.5 and 0.7.
-    - "voc_box": mAP^b, `pred_boxes` at IoU 0.5. MNC's voted boxes are tight to masks; with
-      `test_output="boxes"` this is the mAP^b of its box layers.
+    - "voc_box": mAP^b, `pred_boxes` at IoU 0.5. MNC's voted boxes are the tight boxes of its masks;
+      with `test_output="boxes"` this is the mAP^b of its box regression.
     - "voc_mask_box": mAP^b of the tight boxes of the masks, at IoU 0.5.
 
-    The detections of a class in all images are taken in the order of their scores; those of equal
-    scores in the order of the images in the data set, then of the instances in the model's output,
-    however many processes there are. Each is compared with the one instance of its class and image
-    that it overlaps most, and is a hit if their IoU is at least the threshold and no detection
-    before has hit it. All others are misses, so duplicates too. AP is the mean, at recalls 0, 0.1,
-    ..., 1, of the highest precision at that recall or more (VOC 2007's rule).
+    The detections of a class in all images are sorted by score. Equal scores keep the order of the
+    images in the dataset, then of the instances in the model's output, for any number of processes.
+    Each detection is compared with one instance only: the one of its class and image that it
+    overlaps most. It is a hit if their IoU reaches the threshold and no earlier detection has hit
+    this instance. All others, duplicates included, are misses. AP is the mean over the recalls 0,
+    0.1, ..., 1 of the highest precision at that recall or a higher one (VOC 2007's rule).
 
     Coordinates are continuous, as everywhere in Detectron2: a box over pixels 3 to 5 has width 3.
-    This is VOC's IoU, whose "+1" belongs to its inclusive corners.
+    VOC computes the same IoU: the corners of its boxes are inclusive, and it adds 1 to their sizes.
 
-    Crowds (SBD has none) are what "difficult" objects are in VOC: never counted as missed, and a
-    detection that would be a miss is left out if enough of it, by the threshold, is in a crowd of
-    its class.
+    Crowds (SBD has none) are treated as VOC treats "difficult" objects: they need not be found, and
+    a detection that would be a miss does not count if the part of it that lies in a crowd of its
+    class reaches the threshold.
     """
 
     def __init__(self, dataset_name: str, *, distributed: bool = True) -> None:
         """
         Args:
-            dataset_name: a registered data set with masks, polygons or run-length encoded, e.g. one
-                of `register_coco_json`.
-            distributed: collect the detections of all processes; else each evaluates its own.
+            dataset_name: a registered dataset whose masks are polygons or run-length encoded, as
+                those of `register_coco_json` are.
+            distributed: collect the detections of all processes. Otherwise each process evaluates
+                its own.
 
         Raises:
-            ValueError: an instance of the data set has no mask.
+            ValueError: if an instance of the dataset has no mask.
         """
         self._distributed = distributed
-        # By image id, in the order of the data set: by class, the instances.
+        # Image id -> class -> instances, in the order of the dataset.
         self._ground_truth = {}
         self._sizes = {}
         for image in DatasetCatalog.get(dataset_name):
@@ -84,7 +86,7 @@ class VOCRegionEvaluator(DatasetEvaluator):
             for annotation in image.get("annotations", ()):
                 if not annotation.get("segmentation"):
                     raise ValueError(
-                        f"'{image['file_name']}' of the data set '{dataset_name}' has an instance "
+                        f"'{image['file_name']}' of the dataset '{dataset_name}' has an instance "
                         "without `segmentation`: VOCRegionEvaluator needs the masks of all."
                     )
                 instances[annotation["category_id"]].append(_to_ground_truth(annotation, size))
@@ -95,16 +97,16 @@ class VOCRegionEvaluator(DatasetEvaluator):
         self._detections = []
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
-        """See `DatasetEvaluator.process`.
+        """Remember the detections of a batch of images.
 
         Args:
-            inputs: with `image_id`.
-            outputs: with `instances`, which have `pred_boxes`, `scores`, `pred_classes`,
-                `pred_masks` ((N, height, width) bool, of the original image's size) unless the
-                model has no masks.
+            inputs: a dict for each image, with "image_id".
+            outputs: a dict for each image, with "instances", which have `pred_boxes`, `scores`,
+                `pred_classes` and, if the model has masks, `pred_masks`: (D, H, W) bool, where
+                H x W is the size of the image in the dataset.
 
         Raises:
-            ValueError: masks are not of the image's size.
+            ValueError: if masks have another size than the image.
         """
         for image, output in zip(inputs, outputs, strict=True):
             image_id, instances = image["image_id"], output["instances"].to("cpu")
@@ -112,8 +114,8 @@ class VOCRegionEvaluator(DatasetEvaluator):
             size = tuple(instances.pred_masks.shape[1:]) if has_masks else None
             if has_masks and len(instances) and size != self._sizes.get(image_id):
                 raise ValueError(
-                    f"Image {image_id} has masks of height and width {size}, but in the data set "
-                    f"it is of {self._sizes.get(image_id)}: masks must be of the original size."
+                    f"Image {image_id} has masks of height and width {size}, but in the "
+                    f"dataset it is {self._sizes.get(image_id)}: masks must have the original size."
                 )
             for detection in instances_to_coco_json(instances, image_id):
                 if has_masks:
@@ -121,12 +123,12 @@ class VOCRegionEvaluator(DatasetEvaluator):
                 self._detections.append(detection)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Compare all detections since `reset` with the ground truth of the whole data set.
+        """Compare all detections since `reset` with the ground truth of the whole dataset.
 
         Returns:
             On the main process, in percent: {"voc_region": {"AP50", "AP70", "AP50-<class>", ...},
-            "voc_box": {"AP50", ...}, "voc_mask_box": {"AP50", ...}}; "voc_box" alone for detections
-            without masks; NaN for a class without ground truth. {} on other processes.
+            "voc_box": {"AP50", ...}, "voc_mask_box": {"AP50", ...}}. Detections without masks give
+            "voc_box" alone. A class without ground truth is NaN. On other processes: {}.
         """
         detections = self._detections
         if self._distributed:
@@ -146,15 +148,15 @@ class VOCRegionEvaluator(DatasetEvaluator):
         }
         table = defaultdict(list)
         for measure in results:
-            thresholds = _MEASURES[measure][2]
+            iou_threshs = _MEASURES[measure][2]
             per_class = np.array(
                 [
                     self._average_precisions(label, of_class, measure)
                     for label, of_class in enumerate(by_class)
                 ]
             )
-            for values, threshold in zip(100 * per_class.T, thresholds, strict=True):
-                metric = f"AP{100 * threshold:.0f}"
+            for values, iou_thresh in zip(100 * per_class.T, iou_threshs, strict=True):
+                metric = f"AP{100 * iou_thresh:.0f}"
                 known = values[~np.isnan(values)]
                 results[measure][metric] = float(known.mean()) if len(known) else float("nan")
                 table["class"] = [*self._class_names, "mean"]
@@ -170,9 +172,15 @@ class VOCRegionEvaluator(DatasetEvaluator):
     def _average_precisions(
         self, label: int, detections: Sequence[dict], measure: str
     ) -> list[float]:
-        """AP of a class at each threshold of the measure, 0 to 1; detections come by score."""
-        detection_key, ground_truth_key, thresholds = _MEASURES[measure]
-        instances = {i: of_image[label] for i, of_image in self._ground_truth.items()}
+        """Return the AP, 0 to 1, of a class at each IoU threshold of a measure.
+
+        Args:
+            label: the class.
+            detections: those of the class in all images, sorted by score.
+            measure: a key of `_MEASURES`.
+        """
+        detection_key, ground_truth_key, iou_threshs = _MEASURES[measure]
+        instances = {i: of_image.get(label, []) for i, of_image in self._ground_truth.items()}
         is_crowd = {i: np.array([g["iscrowd"] for g in gt], bool) for i, gt in instances.items()}
         num_instances = sum(int((~crowd).sum()) for crowd in is_crowd.values())
         in_image = defaultdict(list)
@@ -186,18 +194,18 @@ class VOCRegionEvaluator(DatasetEvaluator):
                 [detections[index][detection_key] for index in indices],
                 [instance[ground_truth_key] for instance in instances[image_id]],
                 is_crowd[image_id].tolist(),
-            )  # (D, G); for a crowd, the part of the detection that it covers
+            )  # (D, G); for a crowd, the part of the detection that lies in it
             for index, row in zip(indices, ious, strict=True):
                 overlaps[index] = row
         image_ids = [detection["image_id"] for detection in detections]
         return [
-            _average_precision(_find_hits(overlaps, image_ids, is_crowd, threshold), num_instances)
-            for threshold in thresholds
+            _average_precision(_find_hits(overlaps, image_ids, is_crowd, iou_thresh), num_instances)
+            for iou_thresh in iou_threshs
         ]
 
 
 def _to_ground_truth(annotation: dict, size: tuple[int, int]) -> dict:
-    """What the measures compare with: an RLE and a box [x, y, width, height]."""
+    """Return an instance as the measures need it: an RLE and a box [x, y, width, height]."""
     region = annotation["segmentation"]
     if isinstance(region, list):
         region = mask_util.merge(mask_util.frPyObjects(region, *size))
@@ -213,29 +221,36 @@ def _find_hits(
     overlaps: Sequence[np.ndarray],
     image_ids: Sequence[int],
     is_crowd: dict[int, np.ndarray],
-    threshold: float,
+    iou_thresh: float,
 ) -> np.ndarray:
-    """Bool for each detection in order of score, without those that crowds excuse."""
+    """Return for each detection whether it is a hit; those that crowds excuse are left out.
+
+    Args:
+        overlaps: for each detection, sorted by score, its overlap (G,) with the instances.
+        image_ids: for each detection, its image.
+        is_crowd: for each image, which of its instances (G,) are crowds.
+        iou_thresh: the overlap from which on a detection is a hit, or excused.
+    """
     hits = []
     taken = set()
     for row, image_id in zip(overlaps, image_ids, strict=True):
         alone = np.where(is_crowd[image_id], -1, row)
         best = int(alone.argmax()) if len(row) else None
-        hit = best is not None and alone[best] >= threshold and (image_id, best) not in taken
+        hit = best is not None and alone[best] >= iou_thresh and (image_id, best) not in taken
         if hit:
             taken.add((image_id, best))
-        elif np.any(row[is_crowd[image_id]] >= threshold):
+        elif np.any(row[is_crowd[image_id]] >= iou_thresh):
             continue
         hits.append(hit)
     return np.array(hits, bool)
 
 
 def _average_precision(hits: np.ndarray, num_instances: int) -> float:
-    """VOC 2007's mean over eleven recalls; NaN without instances."""
+    """Return VOC 2007's mean precision at eleven recalls, 0 to 1; NaN without instances."""
     if num_instances == 0:
         return float("nan")
     num_hits = np.cumsum(hits)
     precision = num_hits / np.arange(1, len(hits) + 1)
-    # Whole numbers: in floating point, 3 of 10 are less than a recall of 3 * 0.1.
+    # Compare integers: in floating point, 3 of 10 would not reach the recall 3 * 0.1.
     reached = 10 * num_hits >= num_instances * np.arange(11)[:, None]
     return float(np.where(reached, precision, 0).max(axis=1, initial=0).mean())

@@ -1,4 +1,8 @@
-"""SSD, a detector of one shot (arXiv 1512.02325): torchvision's, as a Detectron2 model."""
+"""SSD (arXiv 1512.02325), a single-shot detector: torchvision's model as one of Detectron2.
+
+Shapes: R default boxes, D detections and G ground-truth instances of an image; K classes without
+the background; images of H x W pixels.
+"""
 
 from collections.abc import Sequence
 
@@ -10,18 +14,22 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.models.detection import ssd as torchvision_ssd
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
 
-# torchvision refuses a box that rounding makes empty when the image is resized.
+# In pixels. torchvision raises an error for a box that becomes empty by rounding when the image is
+# resized, so smaller ones are left out.
 MIN_BOX_SIDE = 0.01
 
 
 class DefaultBoxes(DefaultBoxGenerator):
-    """torchvision's default boxes, in float32 also in mixed precision.
+    """torchvision's default boxes, which stay float32 in mixed precision.
 
-    torchvision makes them in the precision of the features: in float16, to 0.25 pixels.
+    torchvision computes them in the type of the features. In float16, their error reaches 0.25
+    pixels.
     """
 
-    def forward(self, image_list, feature_maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Return for each image its R default boxes, (R, 4) in pixels."""
         return super().forward(image_list, [x.float() for x in feature_maps])
 
 
@@ -29,8 +37,8 @@ class DefaultBoxes(DefaultBoxGenerator):
 class SSD(torchvision_ssd.SSD):
     """torchvision's SSD with Detectron2's inputs and outputs; parameters keep torchvision's names.
 
-    The model itself resizes images to a square (the paper's warp, not keeping the aspect ratio),
-    by torchvision's bilinear filter: data loaders should leave sizes alone.
+    The model resizes images to a square with torchvision's bilinear filter, without keeping the
+    aspect ratio, as in the paper. Data loaders should not resize them.
     """
 
     @configurable
@@ -53,23 +61,24 @@ class SSD(torchvision_ssd.SSD):
     ):
         """
         Args:
-            backbone: every map that it returns gets predictors.
+            backbone: the backbone. Each map that it returns gets predictors.
             anchor_generator: the default boxes of each map.
             image_size: the side of the square that images are resized to, in pixels.
-            num_classes: K, without the background.
-            pixel_mean, pixel_std: per channel, of values 0 to 255.
+            num_classes: K.
+            pixel_mean, pixel_std: mean and standard deviation of each channel, for values 0 to 255.
             input_format: "RGB" or "BGR", the order of the channels.
-            iou_thresh: a default box is positive if it overlaps a true box so much, or most.
-            positive_fraction: of the default boxes that the class loss is taken of, in each image;
-                the others are the negatives with the largest loss (Sec. 2.2, "hard negative
-                mining": 1/4 is 3 to 1).
-            score_thresh: detections with lower scores are left out.
-            topk_candidates: detections of a class before NMS.
-            nms_thresh: IoU above which NMS suppresses a detection of the same class.
-            detections_per_img: detections after NMS.
+            iou_thresh: a default box is positive if its IoU with a ground-truth box is at least
+                this, or if no other default box overlaps that ground-truth box more.
+            positive_fraction: the fraction of positive default boxes among those of an image that
+                the class loss is computed for. The others are the negatives with the highest loss
+                (Sec. 2.2, "hard negative mining"; 1/4 means three negatives for each positive).
+            score_thresh: the lowest score of a detection.
+            topk_candidates: the most detections of a class before NMS.
+            nms_thresh: the IoU above which NMS removes a detection of the same class.
+            detections_per_img: the most detections of an image after NMS.
 
         Raises:
-            ValueError: if there are not default boxes for each map.
+            ValueError: if `anchor_generator` is for another number of maps than the backbone has.
         """
         shapes = backbone.output_shape()
         ratios = anchor_generator.aspect_ratios
@@ -126,20 +135,24 @@ class SSD(torchvision_ssd.SSD):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """
+        """Return losses in training, detections otherwise.
+
         Args:
-            batched_inputs: a dict for each image with "image", (3, h, w) of values 0 to 255, and in
-                training "instances" with gt_boxes, in pixels of this image, and gt_classes,
-                0 to K - 1. At inference, "height" and "width" are the size of the output.
+            batched_inputs: a dict for each image with "image", (3, H, W) with values 0 to 255. In
+                training also "instances" with gt_boxes (G, 4), in pixels of this image, and
+                gt_classes (G,), 0 to K - 1. At inference, "height" and "width" give the size of
+                the output; without them it is H x W.
 
         Returns:
             In training, {"loss_cls": …, "loss_box_reg": …}, each a sum divided by the number of
-            positive default boxes; both are 0, and so are their gradients, if no image has a box.
-            At inference, [{"instances": Instances}, …] with pred_boxes, scores, pred_classes.
+            positive default boxes. If no image has a box, both are 0, and so are their gradients.
+            At inference, [{"instances": Instances}, …] with pred_boxes (D, 4), scores (D,) and
+            pred_classes (D,).
         """
         images = [x["image"].to(self.device).float() for x in batched_inputs]
         if self.training:
-            losses = super().forward(images, [self._target(x["instances"]) for x in batched_inputs])
+            targets = [self._to_target(x["instances"]) for x in batched_inputs]
+            losses = super().forward(images, targets)
             return {"loss_cls": losses["classification"], "loss_box_reg": losses["bbox_regression"]}
         results = []
         for image, x, found in zip(images, batched_inputs, super().forward(images), strict=True):
@@ -154,7 +167,7 @@ class SSD(torchvision_ssd.SSD):
             results.append({"instances": detector_postprocess(instances, *size)})
         return results
 
-    def _target(self, instances: Instances) -> dict[str, Tensor]:
+    def _to_target(self, instances: Instances) -> dict[str, Tensor]:
         instances = instances[instances.gt_boxes.nonempty(MIN_BOX_SIDE)].to(self.device)
         # Class 0 of torchvision is the background.
         return {"boxes": instances.gt_boxes.tensor, "labels": instances.gt_classes + 1}

@@ -14,7 +14,7 @@ from hybrid_cascade.modeling import SSDVGG16
         ("ssd512", [64, 32, 16, 8, 4, 2, 1], 24564),
     ],
 )
-def test_maps_and_default_boxes_are_as_many_as_in_the_paper(name, cells, num_boxes):
+def test_sides_of_maps_and_numbers_of_default_boxes_are_those_of_the_paper(name, cells, num_boxes):
     cfg = LazyConfig.load(get_config_file(f"ssd/{name}_vgg16.py")).model
     with torch.device("meta"):
         model = instantiate(cfg)
@@ -36,7 +36,7 @@ def test_parameters_have_the_names_of_torchvision():
 
 
 @pytest.mark.parametrize(("freeze_at", "frozen"), [(0, 0), (1, 2), (3, 7), (5, 13)])
-def test_the_first_blocks_do_not_learn(freeze_at, frozen):
+def test_the_first_blocks_are_frozen(freeze_at, frozen):
     with torch.device("meta"):
         backbone = SSDVGG16(freeze_at=freeze_at)
     weights = {n: p for n, p in backbone.named_parameters() if n.endswith("weight")}
@@ -47,6 +47,6 @@ def test_the_first_blocks_do_not_learn(freeze_at, frozen):
     assert backbone.scale_weight.requires_grad
 
 
-def test_more_blocks_than_there_are_is_an_error():
+def test_a_freeze_at_of_more_than_5_blocks_is_an_error():
     with torch.device("meta"), pytest.raises(ValueError, match="5 blocks.*freeze_at=6"):
         SSDVGG16(freeze_at=6)

@@ -14,7 +14,7 @@ CHANNELS = (2, 3, 4, 5, 6)
 
 
 @pytest.mark.parametrize("size", [(97, 131), (64, 96), (1, 17)])
-def test_features_have_the_shapes_that_it_says_rounded_up(size):
+def test_features_have_the_declared_shapes_rounded_up(size):
     backbone = VGG16(channels=CHANNELS, out_features=["conv3_3", "conv4_3", "conv5_3", "conv1_1"])
     features = backbone(torch.rand(2, 3, *size))
     shapes = backbone.output_shape()
@@ -27,7 +27,7 @@ def test_features_have_the_shapes_that_it_says_rounded_up(size):
 
 @pytest.mark.parametrize(("size", "ceil_mode"), [((64, 96), False), ((75, 91), True)])
 @torch.no_grad()
-def test_with_converted_weights_it_is_the_vgg_of_torchvision(size, ceil_mode):
+def test_with_converted_weights_it_computes_what_torchvision_computes(size, ceil_mode):
     with torch.device("meta"):
         theirs = torchvision.models.vgg16(weights=None).features
     theirs.to_empty(device="cpu")
@@ -51,7 +51,7 @@ def test_with_converted_weights_it_is_the_vgg_of_torchvision(size, ceil_mode):
 
 
 @pytest.mark.parametrize("freeze_at", [0, 2, 5])
-def test_freeze_at_leaves_exactly_the_first_blocks_without_gradient(freeze_at):
+def test_freeze_at_freezes_exactly_the_first_blocks(freeze_at):
     backbone = VGG16(channels=CHANNELS, freeze_at=freeze_at)
     sum(x.sum() for x in backbone(torch.rand(1, 3, 32, 32)).values()).requires_grad_().backward()
     frozen = {int(name[4]) for name, p in backbone.named_parameters() if p.grad is None}
@@ -64,7 +64,7 @@ def test_conv1_and_conv2_are_frozen_by_default():
     assert frozen == {"conv1", "conv2"}
 
 
-def test_layers_behind_the_last_feature_are_not_built():
+def test_layers_after_the_last_feature_are_not_built():
     backbone = VGG16(channels=CHANNELS, out_features=["conv4_2", "conv2_1"])
     assert max(name for name, _ in backbone.named_parameters()) == "conv4_2.weight"
     assert set(backbone(torch.rand(1, 3, 32, 32))) == {"conv4_2", "conv2_1"}

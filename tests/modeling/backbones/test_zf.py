@@ -17,7 +17,7 @@ def zf():
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(97, 131), (70, 71), (6, 7), (600, 16)])
-def test_it_has_one_map_of_256_channels_at_stride_16_rounded_as_in_caffe(zf, size):
+def test_the_map_has_256_channels_and_stride_16_rounded_as_in_caffe(zf, size):
     assert zf.output_shape() == {"conv5": ShapeSpec(channels=256, stride=16)}
     cells = [math.ceil((side - 6) / 16) + 1 for side in size]
     assert zf(torch.rand(2, 3, *size))["conv5"].shape == (2, 256, *cells)
@@ -56,7 +56,7 @@ def test_normalization_of_large_activations_in_half_precision_is_finite():
 
 
 @torch.no_grad()
-def test_both_normalizations_are_in_the_net(zf, monkeypatch):
+def test_the_first_two_convolutions_are_normalized(zf, monkeypatch):
     image = torch.rand(1, 3, 64, 64) * 255
     seen = []
 

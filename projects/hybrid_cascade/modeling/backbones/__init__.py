@@ -1,8 +1,8 @@
 """Backbones that Detectron2 lacks."""
 
-from .separate import SeparateBackbones
+from .separate_backbones import SeparateBackbones
 from .ssd_vgg import SSDVGG16
-from .timm_features import TimmBackbone, build_timm_fpn_backbone
+from .timm_backbone import TimmBackbone, build_timm_fpn_backbone
 from .vgg import VGG16, build_vgg16_backbone
 from .zf import ZF, build_zf_backbone
 

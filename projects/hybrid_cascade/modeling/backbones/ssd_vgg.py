@@ -13,20 +13,28 @@ from torchvision.models.vgg import cfgs, make_layers
 class SSDVGG16(SSDFeatureExtractorVGG, Backbone):
     """torchvision's VGG-16 for SSD as a Detectron2 backbone; its parameters keep their names.
 
-    Maps of an image of 300x300: conv4_3 (512 channels, rescaled to a norm of 20; 38 cells a side),
-    fc7 (1024; 19), conv8_2 (512; 10), conv9_2 (256; 5), conv10_2 (256; 3), conv11_2 (256; 1).
-    With `highres`, of 512x512: 64, 32, 16, 8, 4 and 2 cells, and conv12_2 (256; 1).
+    Names of the maps, their channels, and their sides for images of 300 x 300 pixels:
+
+        conv4_3   512   38   (scaled to a norm that is learned and starts at 20)
+        fc7      1024   19
+        conv8_2   512   10
+        conv9_2   256    5
+        conv10_2  256    3
+        conv11_2  256    1
+
+    With `highres`, for images of 512 x 512 pixels, sides are 64, 32, 16, 8, 4 and 2, and there is
+    conv12_2 with 256 channels and side 1.
     """
 
     @configurable
     def __init__(self, *, highres: bool = False, freeze_at: int = 1):
         """
         Args:
-            highres: the layers of SSD512 rather than those of SSD300.
-            freeze_at: the number of VGG's blocks of convolutions that do not learn, 0 to 5.
+            highres: build the layers of SSD512 instead of those of SSD300.
+            freeze_at: the number of VGG's blocks that are frozen, counted from the first, 0 to 5.
 
         Raises:
-            ValueError: if there are not so many blocks.
+            ValueError: if `freeze_at` is not in [0, 5].
         """
         layers = make_layers(cfgs["D"])
         ends = [0, *(i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))]
@@ -49,7 +57,7 @@ class SSDVGG16(SSDFeatureExtractorVGG, Backbone):
         if highres:
             self._out_feature_channels["conv12_2"] = 256
             strides = [8, 16, 32, 64, 128, 256, 512]
-            # torchvision leaves these as SSD300 has them, which gives 6, 4 and 1 cells.
+            # torchvision keeps SSD300's strides and paddings, and gets sides of 6, 4 and 1.
             conv10_2, conv11_2, conv12_2 = (block[2] for block in self.extra[-3:])
             conv10_2.stride = conv11_2.stride = (2, 2)
             conv10_2.padding = conv11_2.padding = conv12_2.padding = (1, 1)
@@ -61,11 +69,5 @@ class SSDVGG16(SSDFeatureExtractorVGG, Backbone):
         return {"highres": cfg.MODEL.SSD.VGG_HIGHRES, "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """
-        Args:
-            x: (N, 3, H, W) images.
-
-        Returns:
-            The maps by the names of their layers, finest first.
-        """
+        """Return the maps (N, C, h, w) by name, finest first, for images (N, 3, H, W)."""
         return dict(zip(self._out_features, super().forward(x).values(), strict=True))

@@ -1,6 +1,6 @@
 """The convolutional layers of VGG-16 (arXiv 1409.1556, configuration D) as a backbone.
 
-Shapes: N images of H x W pixels; C_b channels of block b, 1 to 5.
+Shapes: N images of H x W pixels; C channels of a block.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ _CONVS_PER_BLOCK = (2, 2, 3, 3, 3)
 class VGG16(Backbone):
     """VGG-16 without its last pooling and fully connected layers.
 
-    Layers and their parameters have Caffe's names: `conv1_1.weight` to `conv5_3.bias`. A feature is
-    what a layer of that name puts out, after its ReLU; those of block b have stride 2^(b-1).
+    Layers and their parameters have Caffe's names: `conv1_1.weight` to `conv5_3.bias`. A feature
+    has the name of a layer and is its output after the ReLU. Strides of the five blocks are 1, 2,
+    4, 8 and 16.
     """
 
     def __init__(
@@ -32,14 +33,15 @@ class VGG16(Backbone):
     ):
         """
         Args:
-            in_channels: of the image.
-            channels: C_1 to C_5.
-            out_features: names of layers; those behind the last of them are not built.
-            freeze_at: blocks that do not train, counted from the first; MNC freezes conv1 and
-                conv2, 0 trains all.
+            in_channels: channels of the image.
+            channels: C of each block.
+            out_features: names of layers. Layers after the last of them are not built.
+            freeze_at: the number of blocks that are frozen, counted from the first. MNC freezes
+                conv1 and conv2.
 
         Raises:
-            ValueError: for an unknown feature, none, or a `freeze_at` that is not in [0, 5].
+            ValueError: if `out_features` is empty or has an unknown name, or if `freeze_at` is not
+                in [0, 5].
         """
         super().__init__()
         self._blocks = [
@@ -68,7 +70,11 @@ class VGG16(Backbone):
         self.freeze(freeze_at)
 
     def freeze(self, freeze_at: int = 0) -> "VGG16":
-        """Make the first `freeze_at` blocks not trainable; returns the backbone."""
+        """Freeze the first `freeze_at` blocks, and return the backbone.
+
+        Raises:
+            ValueError: if `freeze_at` is not in [0, 5].
+        """
         if not 0 <= freeze_at <= len(self._blocks):
             raise ValueError(f"freeze_at={freeze_at} is not in [0, {len(self._blocks)}]")
         for layer in sum(self._blocks[:freeze_at], []):
@@ -76,9 +82,9 @@ class VGG16(Backbone):
         return self
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From images (N, 3, H, W) to maps (N, C_b, ceil(H / stride), ceil(W / stride)).
+        """Return maps (N, C, ceil(H / stride), ceil(W / stride)) by name for images (N, 3, H, W).
 
-        Sizes are rounded up as in Caffe, where MNC and SSD are from; torchvision rounds down.
+        Sizes are rounded up as in Caffe, with which MNC was published. torchvision rounds down.
         """
         features = {}
         for index, block in enumerate(self._blocks):
@@ -91,7 +97,7 @@ class VGG16(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_vgg16_backbone(cfg, input_shape: ShapeSpec) -> VGG16:
-    """From MODEL.VGG.OUT_FEATURES and MODEL.BACKBONE.FREEZE_AT."""
+    """Build a `VGG16` from MODEL.VGG.OUT_FEATURES and MODEL.BACKBONE.FREEZE_AT."""
     return VGG16(
         in_channels=input_shape.channels,
         out_features=cfg.MODEL.VGG.OUT_FEATURES,

@@ -1,6 +1,8 @@
-"""The net of Zeiler and Fergus (arXiv 1311.2901) as Faster R-CNN uses it: its "fast" version.
+"""The network of Zeiler and Fergus (arXiv 1311.2901), in the "fast" version of Faster R-CNN.
 
 Sizes, paddings and the normalization are those of ZF/faster_rcnn_end2end in py-faster-rcnn.
+
+Shapes: N images of H x W pixels; a map of h x w cells.
 """
 
 import fvcore.nn.weight_init as weight_init
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 
 
 class ZF(Backbone):
-    """Five convolutions; the only feature is "conv5", 256 channels at stride 16.
+    """Five convolutions. The only feature is "conv5", with 256 channels and stride 16.
 
     Layers and their parameters have Caffe's names: `conv1.weight` to `conv5.bias`.
     """
@@ -19,12 +21,12 @@ class ZF(Backbone):
     def __init__(self, *, in_channels: int = 3, freeze_at: int = 0):
         """
         Args:
-            in_channels: of the image.
-            freeze_at: convolutions that do not train, counted from the first; the published
-                networks train all.
+            in_channels: channels of the image.
+            freeze_at: the number of convolutions that are frozen, counted from the first. The
+                published networks freeze none.
 
         Raises:
-            ValueError: for a `freeze_at` that is not in [0, 5].
+            ValueError: if `freeze_at` is not in [0, 5].
         """
         super().__init__()
         self._out_features = ["conv5"]
@@ -40,7 +42,11 @@ class ZF(Backbone):
         self.freeze(freeze_at)
 
     def freeze(self, freeze_at: int = 0) -> "ZF":
-        """Make the first `freeze_at` convolutions not trainable; returns the backbone."""
+        """Freeze the first `freeze_at` convolutions, and return the backbone.
+
+        Raises:
+            ValueError: if `freeze_at` is not in [0, 5].
+        """
         if not 0 <= freeze_at <= 5:
             raise ValueError(f"freeze_at={freeze_at} is not in [0, 5]")
         for conv in list(self.children())[:freeze_at]:
@@ -48,9 +54,9 @@ class ZF(Backbone):
         return self
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From images (N, 3, H, W) to {"conv5": (N, 256, h, w)}.
+        """Return {"conv5": (N, 256, h, w)} for images (N, 3, H, W).
 
-        Poolings round up as in Caffe, so that h = ceil((H - 6) / 16) + 1 and so w.
+        Poolings round up as in Caffe: h = ceil((H - 6) / 16) + 1, and w accordingly.
         """
         for conv in (self.conv1, self.conv2):
             x = normalize_within_channel(conv(x))
@@ -61,17 +67,23 @@ class ZF(Backbone):
 def normalize_within_channel(
     x: torch.Tensor, size: int = 3, alpha: float = 5e-5, beta: float = 0.75
 ) -> torch.Tensor:
-    """Divide by (1 + alpha m)^beta, m the mean square of the size x size pixels around a pixel.
+    """Divide by (1 + alpha * mean)^beta, the local response normalization within each channel.
 
-    Caffe's LRN layer with norm_region: WITHIN_CHANNEL; pixels outside the map count as zeros.
-    (`torch.nn.LocalResponseNorm` is the other kind, across channels.)
+    It is Caffe's LRN layer with norm_region: WITHIN_CHANNEL. `torch.nn.LocalResponseNorm` is the
+    normalization across channels.
+
+    Args:
+        x: maps (N, C, h, w).
+        size: the mean is that of the squares of size x size cells around a cell. Cells outside the
+            map are zeros.
+        alpha, beta: see above.
     """
-    # Squares of activations leave the range of float16.
+    # Squares of activations can exceed the range of float16.
     mean_square = F.avg_pool2d(x.float().square(), size, stride=1, padding=size // 2)
     return x * (1 + alpha * mean_square).pow(-beta).to(x.dtype)
 
 
 @BACKBONE_REGISTRY.register()
 def build_zf_backbone(cfg, input_shape: ShapeSpec) -> ZF:
-    """From MODEL.BACKBONE.FREEZE_AT; Detectron2's default of it is 2, the published nets have 0."""
+    """Build a `ZF` from MODEL.BACKBONE.FREEZE_AT: 2 by default, 0 in the published networks."""
     return ZF(in_channels=input_shape.channels, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)

@@ -27,7 +27,7 @@ timm = pytest.importorskip("timm")
         ),
     ],
 )
-def test_features_have_the_names_and_shapes_of_a_resnets(name, options, features):
+def test_features_have_the_names_and_strides_of_a_resnet(name, options, features):
     backbone = TimmBackbone(name, **options)
     shapes = backbone.output_shape()
     assert {feature: shape.stride for feature, shape in shapes.items()} == features
@@ -38,7 +38,7 @@ def test_features_have_the_names_and_shapes_of_a_resnets(name, options, features
         assert maps[feature].shape == (2, shape.channels, side, side)
 
 
-def test_layers_behind_the_last_feature_are_not_built():
+def test_layers_after_the_last_feature_are_not_built():
     few, all_ = TimmBackbone("resnet10t", out_indices=[2]), TimmBackbone("resnet10t")
     assert len(list(few.parameters())) < len(list(all_.parameters()))
 
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_the_classifier_fills_all_layers(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
-def test_frozen_norms_stay_as_they_are_in_training(name):
+def test_frozen_norms_keep_their_statistics_in_training(name):
     for freeze_norm in (False, True):
         backbone = TimmBackbone(name, freeze_norm=freeze_norm).train()
         before = {n: b.clone() for n, b in backbone.named_buffers() if n.endswith("running_mean")}
@@ -66,12 +66,12 @@ def test_frozen_norms_stay_as_they_are_in_training(name):
         assert before and all(torch.equal(after[n], b) for n, b in before.items()) == freeze_norm
 
 
-def test_an_unknown_name_is_refused_with_those_that_are_near():
+def test_the_error_for_an_unknown_name_lists_similar_names():
     with pytest.raises(ValueError, match="no model 'convnext_tinny'; near: .*convnext_tiny"):
         TimmBackbone("convnext_tinny")
 
 
-def test_features_of_one_stride_are_no_pyramid_but_one_of_them_can_be_chosen():
+def test_features_of_equal_strides_are_refused_unless_one_is_chosen():
     size = {"embed_dim": 12, "depth": 3, "num_heads": 1, "img_size": 64}
     with pytest.raises(ValueError, match=r"strides \[16, 16, 16\].*out_indices"):
         TimmBackbone("vit_tiny_patch16_224", **size)

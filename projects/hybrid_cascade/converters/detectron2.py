@@ -1,6 +1,6 @@
-"""Detectron2's Mask R-CNN, Cascade Mask R-CNN and relatives, as warm starts of a cascade.
+"""Detectron2's Mask R-CNN, Cascade Mask R-CNN and relatives, to start the training of a cascade.
 
-A head that Detectron2 has once seeds every stage.
+A head that Detectron2's model has once fills the heads of all stages.
 """
 
 import re
@@ -25,6 +25,7 @@ DETECTRON2 = Source(
         r"cell_anchors": "anchors are computed from the config",
         r"^pixel_(mean|std)$": "the preprocessing is the config's",
     },
-    must_fill=r"backbone\.(?!.*conv2_offset)",
     preprocessing=(MSRA, DETECTRON2_STD),
+    # The pyramid too, but not the offsets of deformable convolutions, which start at zero.
+    must_fill=r"backbone\.(?!.*conv2_offset)",
 )

@@ -1,7 +1,10 @@
-"""The published weights of MNC, VGG-16 with five stages (github.com/daijifeng001/MNC).
+"""Networks of Caffe: VGG-16 and ZF for ImageNet, and the weights that MNC has published.
 
-`mnc_model.caffemodel.h5`, and what its training code saves. Names and orders are those of
-models/VGG16/mnc_5stage/test.prototxt and of the Python layers there.
+- ImageNet: `VGG_ILSVRC_16_layers.caffemodel` of VGG's authors, its copies that come with
+  py-faster-rcnn and MNC, and ZF. MNC's training starts from them.
+- MNC (github.com/daijifeng001/MNC): `mnc_model.caffemodel.h5`, VGG-16 with five stages, and the
+  snapshots of its training. Names and orders are those of models/VGG16/mnc_5stage/test.prototxt and
+  of the Python layers there.
 """
 
 import math
@@ -12,11 +15,32 @@ import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from torch import nn
 
-from .caffe_imagenet import read
-from .conversion import Layout, Source
+from .caffemodel import read_caffemodel
+from .conversion import IMAGENET_LAYERS, Layout, Source
+from .layer_names import NO_VGG_HEAD, vgg_names
 from .preprocessing import CAFFE
 
-_LAYERS = {
+
+def _read(path: str, unsafe: bool) -> Mapping[str, torch.Tensor]:
+    """Read a file of Caffe. It contains no code, so `unsafe` changes nothing."""
+    return read_caffemodel(path)
+
+
+CAFFE_IMAGENET = Source(
+    title="Caffe",
+    rename=vgg_names,
+    left_out={
+        r"^fc[67]\.": NO_VGG_HEAD,
+        r"^fc8\.": "the classification layer",
+        r"^fc\d_": "only fc6 and fc7 initialize the two pathways of MNC",
+    },
+    preprocessing=(CAFFE,),
+    must_fill=IMAGENET_LAYERS,
+    read=_read,
+)
+
+
+_MNC_LAYERS = {
     "rpn_conv_3x3": "proposal_generator.rpn_head.conv",
     "rpn_cls_score": "proposal_generator.rpn_head.objectness_logits",
     "rpn_bbox_pred": "proposal_generator.rpn_head.anchor_deltas",
@@ -30,26 +54,26 @@ _LAYERS = {
     "cls_score": "roi_heads.predictor.box_cls_score",
     "bbox_pred": "roi_heads.predictor.bbox_pred",
 }
-# The layers of stages 4 and 5.
+# The end of the names of layers of stages 4 and 5.
 _COPY = "_ext"
 
-# Anchors are 8, 16 and 32 times these shapes, by height / width: (width, height) there, in whole
-# pixels. Detectron2's have exactly the area of a 16 x 16 cell.
+# MNC's anchors are 8, 16 and 32 times these shapes: height / width -> (width, height) in whole
+# pixels. Detectron2's shapes have exactly the area of 16 x 16 pixels.
 _ANCHOR_SHAPES = {0.5: (23, 12), 1.0: (16, 16), 2.0: (11, 22)}
 _OUR_ANCHORS = {"sizes": [[128, 256, 512]], "aspect_ratios": [list(_ANCHOR_SHAPES)]}
-# The predictor here divides deltas by the inverse of (0.1, 0.1, 0.2, 0.2), MNC's deviations of the
-# training targets; MNC's snapshots have them multiplied in.
+# The predictor here divides box deltas by these numbers, the inverses of (0.1, 0.1, 0.2, 0.2), the
+# standard deviations of MNC's training targets. MNC saves this layer multiplied by the deviations.
 _BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
-def _rename(name: str, layout: Layout) -> list[str]:
+def _rename_mnc(name: str, layout: Layout) -> list[str]:
     layer, _, what = name.rpartition(".")
     if re.fullmatch(r"conv\d_\d", layer):
         return [f"backbone.{layer}.{what}"]
-    return [f"{_LAYERS[layer]}.{what}"] if layer in _LAYERS else []
+    return [f"{_MNC_LAYERS[layer]}.{what}"] if layer in _MNC_LAYERS else []
 
 
-def _refuse(state_dict: Mapping[str, torch.Tensor]) -> None:
+def _refuse_different_copies(state_dict: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in state_dict.items():
         layer, _, what = name.rpartition(".")
         shared = f"{layer.removesuffix(_COPY)}.{what}"
@@ -60,15 +84,15 @@ def _refuse(state_dict: Mapping[str, torch.Tensor]) -> None:
             )
 
 
-def _adapt(
+def _adapt_mnc(
     state_dict: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor] | None
 ) -> dict[str, torch.Tensor]:
     adapters = {
-        "rpn_cls_score": _objectness_logits,
-        "rpn_bbox_pred": _anchor_deltas,
-        "seg_cls_score": _background_last,
-        "cls_score": _background_last,
-        "bbox_pred": _box_deltas,
+        "rpn_cls_score": _to_objectness_logits,
+        "rpn_bbox_pred": _to_anchor_deltas,
+        "seg_cls_score": _to_background_last,
+        "cls_score": _to_background_last,
+        "bbox_pred": _to_box_deltas,
     }
     adapted = dict(state_dict)
     for name, tensor in state_dict.items():
@@ -78,19 +102,22 @@ def _adapt(
     return adapted
 
 
-def _objectness_logits(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """From A background and A foreground channels of a softmax to the A of a sigmoid."""
-    background, foreground = _check_rows(tensor, 2 * 9, name).chunk(2)
-    return _by_size(foreground - background)
+def _to_objectness_logits(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Return the rows of a sigmoid per anchor from those of a softmax.
 
-
-def _anchor_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """The same proposals from Detectron2's anchors.
-
-    Both have the same centers. Where ours is r times as wide, dx = d / width is divided by r, and
-    dw = log(w / width) is less by log r; so are dy and dh.
+    There, the background's rows of all nine anchors come before the foreground's.
     """
-    deltas = _by_size(_check_rows(tensor, 4 * 9, name).unflatten(0, (9, 4)))
+    background, foreground = _check_rows(tensor, 2 * 9, name).chunk(2)
+    return _sort_by_size(foreground - background)
+
+
+def _to_anchor_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Return the rows that move Detectron2's anchors to the proposals of MNC's anchors.
+
+    Both have the same centers. Where our anchor is r times as wide, dx = d / width must be divided
+    by r, and dw = log(w / width) lowered by log r. The same holds for heights, dy and dh.
+    """
+    deltas = _sort_by_size(_check_rows(tensor, 4 * 9, name).unflatten(0, (9, 4)))
     ratios = torch.tensor(
         [
             [16 / math.sqrt(ratio) / width, 16 * math.sqrt(ratio) / height]
@@ -104,21 +131,27 @@ def _anchor_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return deltas.flatten(0, 1)
 
 
-def _by_size(tensor: torch.Tensor) -> torch.Tensor:
-    """Nine anchors from shapes times sizes to sizes times shapes, as Detectron2 has them."""
+def _sort_by_size(tensor: torch.Tensor) -> torch.Tensor:
+    """Reorder nine anchors: MNC has the sizes of each shape, Detectron2 the shapes of each size."""
     return tensor.unflatten(0, (3, 3)).transpose(0, 1).flatten(0, 1)
 
 
-def _background_last(tensor: torch.Tensor, name: str) -> torch.Tensor:
+def _to_background_last(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return tensor.roll(-1, dims=0)
 
 
-def _box_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Without those of the background, which is class 0 there, and normalized."""
+def _to_box_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Drop the rows of the background, which is class 0 there, and normalize the others."""
     if len(tensor) % 4:
         raise ValueError(f"{name} has {len(tensor)} rows, which are not four for each class")
     scale = torch.tensor(_BOX_WEIGHTS).reshape(4, *[1] * (tensor.dim() - 1))
     return (tensor.unflatten(0, (-1, 4))[1:] * scale).flatten(0, 1)
+
+
+def _check_rows(tensor: torch.Tensor, rows: int, name: str) -> torch.Tensor:
+    if len(tensor) != rows:
+        raise ValueError(f"{name} has {len(tensor)} rows, but {rows} with MNC's nine anchors")
+    return tensor
 
 
 def _check_anchors(model: nn.Module, yaml: bool) -> str:
@@ -126,7 +159,7 @@ def _check_anchors(model: nn.Module, yaml: bool) -> str:
         model.proposal_generator.anchor_generator,
         DefaultAnchorGenerator(**_OUR_ANCHORS, strides=[16], offset=0.5),
     )
-    # Two cells in each direction tell sizes, shapes, their order, stride and offset.
+    # A map of 2 x 2 cells shows sizes, shapes, their order, stride and offset.
     maps = [torch.zeros(1, 1, 2, 2)]
     ours, expected = (torch.cat([b.tensor.cpu() for b in g(maps)]) for g in generators)
     if ours.shape == expected.shape and torch.allclose(ours, expected):
@@ -140,20 +173,13 @@ def _check_anchors(model: nn.Module, yaml: bool) -> str:
     return f"the box deltas are for other anchors than this config's: {' '.join(overrides)}"
 
 
-def _check_rows(tensor: torch.Tensor, rows: int, name: str) -> torch.Tensor:
-    if len(tensor) != rows:
-        raise ValueError(f"{name} has {len(tensor)} rows, but {rows} with MNC's nine anchors")
-    return tensor
-
-
 CAFFE_MNC = Source(
     title="MNC",
-    rename=_rename,
+    rename=_rename_mnc,
     left_out={rf"{_COPY}\.": "stages 4 and 5 share the weights of 2 and 3; it is equal"},
-    must_fill="",
     preprocessing=(CAFFE,),
-    refuse=_refuse,
-    adapt=_adapt,
+    refuse=_refuse_different_copies,
+    adapt=_adapt_mnc,
     check=_check_anchors,
-    read=read,
+    read=_read,
 )

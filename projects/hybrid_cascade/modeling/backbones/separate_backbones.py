@@ -1,4 +1,4 @@
-"""Backbones side by side that share nothing."""
+"""Several backbones that see the same image and share nothing."""
 
 import math
 
@@ -9,21 +9,21 @@ from torch import nn
 
 
 class SeparateBackbones(Backbone):
-    """Several backbones on the same image, for tasks that do not share features.
+    """Backbones for stages that do not share features.
 
-    The row "shared features: no" of MNC's ablation (arXiv 1512.04412, Table 1), where each stage
-    has a network of its own. The features of all are put out, "mask.conv5_3" for conv5_3 of the
-    backbone named "mask"; its parameters are under `backbones.mask.`.
+    In MNC's ablation (arXiv 1512.04412, Table 1), they are the row without shared features. The
+    output has the features of all backbones: "mask.conv5_3" is conv5_3 of the backbone with the
+    name "mask", whose parameters are under `backbones.mask.`.
     """
 
     def __init__(self, **backbones: Backbone):
         """
         Args:
-            backbones: by name.
+            backbones: the backbones by name.
 
         Raises:
-            ValueError: if there are none, a name is empty or has a dot, or they ask for images
-                padded to squares of different sizes.
+            ValueError: if there is none, if a name is empty or has a dot, or if they need images
+                that are padded to squares of different sizes.
         """
         super().__init__()
         bad = [name for name in backbones if not name or "." in name]
@@ -36,7 +36,7 @@ class SeparateBackbones(Backbone):
         divisors, squares = [], set()
         for backbone in self.backbones.values():
             constraints = backbone.padding_constraints
-            # As in ImageList.from_tensors, the constraint replaces the property.
+            # As in ImageList.from_tensors, a constraint replaces the property.
             divisors.append(constraints.get("size_divisibility", backbone.size_divisibility))
             squares.add(constraints.get("square_size", 0))
         squares.discard(0)
@@ -47,16 +47,16 @@ class SeparateBackbones(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The least common multiple of what they need; 1 where none needs any."""
+        """The least common multiple of the backbones' divisors; 1 if none of them has one."""
         return self._padding_constraints["size_divisibility"]
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """`size_divisibility`, and "square_size" if one of the backbones has it."""
+        """`size_divisibility`, and "square_size" if one of the backbones needs squares."""
         return self._padding_constraints
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Of the features of all backbones."""
+        """Return the shapes of the features of all backbones."""
         return {
             f"{name}.{feature}": shape
             for name, backbone in self.backbones.items()
@@ -64,7 +64,7 @@ class SeparateBackbones(Backbone):
         }
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From images (N, 3, H, W) to the maps of all backbones."""
+        """Return the maps of all backbones for images (N, 3, H, W)."""
         return {
             f"{name}.{feature}": map_
             for name, backbone in self.backbones.items()

@@ -22,7 +22,7 @@ class OneConv(Backbone):
         return {"conv": self.conv(x)}
 
 
-def test_each_backbone_sees_the_image_and_their_features_keep_apart():
+def test_each_backbone_sees_the_image_and_has_its_own_features():
     first, second = OneConv(), OneConv()
     both = SeparateBackbones(**{"proposals": first, "mask": second})
     image = torch.rand(2, 3, 33, 47)
@@ -34,7 +34,7 @@ def test_each_backbone_sees_the_image_and_their_features_keep_apart():
     assert all(s == ShapeSpec(channels=4, stride=2) for s in both.output_shape().values())
 
 
-def test_nothing_is_shared_and_parameters_carry_the_names():
+def test_no_parameters_are_shared_and_their_names_tell_the_backbone():
     both = SeparateBackbones(**{"proposals": OneConv(), "mask": OneConv()})
     assert {n for n, _ in both.named_parameters()} == {
         f"backbones.{name}.conv.{what}"
@@ -55,7 +55,7 @@ def test_nothing_is_shared_and_parameters_carry_the_names():
         ([(7, {"size_divisibility": 4}), (6, {"square_size": 0})], 12, None),
     ],
 )
-def test_the_image_is_padded_for_all_of_them(backbones, divisibility, square):
+def test_the_image_is_padded_as_all_backbones_need_it(backbones, divisibility, square):
     both = SeparateBackbones(**{f"net{i}": OneConv(*b) for i, b in enumerate(backbones)})
     assert both.size_divisibility == divisibility
     assert both.padding_constraints["size_divisibility"] == divisibility

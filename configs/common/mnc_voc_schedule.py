@@ -1,4 +1,4 @@
-"""MNC's schedule on VOC: 8 images a step, learning rate 0.001 for 32k steps, 0.0001 for 8k."""
+"""MNC's schedule on VOC, 8 images a step: learning rate 0.001 for 32k steps, then 0.0001 for 8k."""
 
 from detectron2.config import LazyCall as L
 from detectron2.model_zoo import get_config

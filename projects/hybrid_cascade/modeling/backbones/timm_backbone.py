@@ -1,6 +1,6 @@
 """Backbones of timm (https://github.com/huggingface/pytorch-image-models).
 
-Shapes: N images of H x W pixels; C_s channels of the feature with stride s.
+Shapes: N images of H x W pixels; C channels of a map, whose size depends on its stride.
 """
 
 import difflib
@@ -14,9 +14,10 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
 
 class TimmBackbone(Backbone):
-    """The feature maps of a model of timm, named by their strides as those of a ResNet.
+    """The feature maps of a model of timm.
 
-    "res2" has stride 4, "res5" has stride 32. The model is `net`.
+    Names follow the strides, as in Detectron2's ResNet: "res2" has stride 4, "res5" has stride 32.
+    The model is the attribute `net`.
     """
 
     def __init__(
@@ -30,16 +31,18 @@ class TimmBackbone(Backbone):
     ):
         """
         Args:
-            name: of a model of timm that gives features, such as "convnext_tiny".
-            out_indices: of timm's features; layers behind the last are not built. Default: all.
-            checkpoint_path: a file with weights of the whole model as timm has them.
-            freeze_norm: freeze the batch norms, which small batches would upset.
-            options: of `timm.create_model`, such as `drop_path_rate=0.2`, or `pretrained=True`,
-                which downloads weights.
+            name: the name of a model of timm that can return features, such as "convnext_tiny".
+            out_indices: the indices of timm's features to return. Layers after the last of them are
+                not built. Default: all features.
+            checkpoint_path: a file with timm's weights for the whole model.
+            freeze_norm: freeze the batch norms, whose statistics suffer from small batches.
+            options: options of `timm.create_model`, such as `drop_path_rate=0.2`, or
+                `pretrained=True`, which downloads weights.
 
         Raises:
-            ImportError: without timm.
-            ValueError: for an unknown name (names near ones), or features that are no pyramid.
+            ImportError: if timm is not installed.
+            ValueError: if timm has no model of this name (the message has similar names), or if
+                the strides of the features are equal or no powers of two.
         """
         super().__init__()
         try:
@@ -54,7 +57,7 @@ class TimmBackbone(Backbone):
                 + (f"; near: {', '.join(near)}" if near else "; timm.list_models() lists them")
             )
         if checkpoint_path:
-            # Not timm's own `checkpoint_path`, which wants the names of a model without its head.
+            # timm's own `checkpoint_path` needs the names of the model without its classifier.
             options.update(pretrained=True, pretrained_cfg_overlay={"file": checkpoint_path})
         if out_indices is not None:
             options["out_indices"] = tuple(out_indices)
@@ -75,7 +78,7 @@ class TimmBackbone(Backbone):
         self._channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From images (N, 3, H, W) to maps (N, C_s, H / s, W / s)."""
+        """Return maps (N, C, H / stride, W / stride) by name for images (N, 3, H, W)."""
         maps = self.net(x)
         if self._channels_last:
             maps = [map_.permute(0, 3, 1, 2).contiguous() for map_ in maps]
@@ -84,7 +87,7 @@ class TimmBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """An FPN on `TimmBackbone`, from MODEL.TIMM and MODEL.FPN."""
+    """Build an FPN on a `TimmBackbone` from MODEL.TIMM and MODEL.FPN."""
     timm, fpn = cfg.MODEL.TIMM, cfg.MODEL.FPN
     return FPN(
         bottom_up=TimmBackbone(
