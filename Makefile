@@ -10,7 +10,7 @@ install: $(VENV)/.installed
 
 # sal-detectron2 is Detectron2's main branch, published with a compiled part for CPython 3.10. Its Python
 # files run on every version, so the wheel is unpacked as it is; nothing here needs the compiled part.
-$(VENV)/.installed: requirements.txt setup.py $(wildcard projects/hybrid_cascade/layers/csrc/*.h projects/hybrid_cascade/layers/csrc/*/*)
+$(VENV)/.installed: requirements.txt setup.py $(shell find projects/hybrid_cascade/layers/csrc -type f)
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -q -r requirements.txt
 	$(PY) -m pip install --disable-pip-version-check -q --no-deps --upgrade --only-binary=:all: \

@@ -1,11 +1,11 @@
-"""Installs the package `hybrid_cascade` from `projects/hybrid_cascade`, and compiles its operators.
+"""Install the package `hybrid_cascade` from `projects/hybrid_cascade`, and compile its operators.
 
-Detectron2 and torch are expected in the environment already (neither has one name on the package
-index that fits everybody), hence `pip install --no-build-isolation -e .`.
+Detectron2 and torch must be installed already, because no single name on the package index fits
+everybody. Hence `pip install --no-build-isolation -e .`.
 
-The operators are compiled for CUDA if a toolkit and a CUDA build of torch are there, else for the
-CPU only. Where that fails, the installation goes on without them, and plain PyTorch serves.
-`FORCE_CUDA=1` insists: CUDA is compiled, or the installation fails.
+The operators are compiled for CUDA if there are a CUDA toolkit and a CUDA build of torch, else for
+the CPU only. If that fails, the package is installed without them and uses plain PyTorch instead.
+With `FORCE_CUDA=1`, the installation fails if CUDA cannot be compiled.
 """
 
 import importlib.util
@@ -20,13 +20,15 @@ from setuptools import find_packages, setup
 FORCE_CUDA = os.environ.get("FORCE_CUDA") == "1"
 SOURCES = Path("projects/hybrid_cascade/layers/csrc")
 
-# Four wheels provide cv2 and overwrite one another's files: ask for one only where there is none.
+# Four packages provide cv2 and overwrite each other's files, so require one only if there is none.
 OPENCV = [] if importlib.util.find_spec("cv2") else ["opencv-python"]
 
 
 def find_cuda_toolkit():
-    """The folder of a CUDA toolkit with compiler and headers, or None. An `nvcc` on the path can be
-    a script that lies elsewhere, so a folder counts only if both are there."""
+    """Return the folder of a CUDA toolkit that has both compiler and headers, or None.
+
+    An `nvcc` on the path may be a script outside of the toolkit, hence the look at both.
+    """
     nvcc = shutil.which("nvcc")
     candidates = [
         os.environ.get("CUDA_HOME"),
@@ -41,7 +43,7 @@ def find_cuda_toolkit():
 
 
 def get_extensions():
-    """Arguments of setup() that compile the operators; none where torch is not importable."""
+    """Return the arguments of setup() that compile the operators: none if torch is missing."""
     toolkit = find_cuda_toolkit()
     if toolkit:
         os.environ["CUDA_HOME"] = toolkit  # torch reads it when it is imported
@@ -59,26 +61,27 @@ def get_extensions():
         return {}
 
     if torch.version.cuda and not torch.cuda.is_available():
-        # No GPU to ask: code that any GPU from Turing on compiles for itself when it is loaded.
+        # No GPU tells its architecture: compile PTX, which every GPU from Turing on can translate.
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5+PTX")
 
-    # Without it, torch's parallel loops are silently serial in code compiled outside of torch.
+    # Without OpenMP, torch's parallel loops silently become serial in code outside of torch.
     openmp = ["-fopenmp"] if sys.platform == "linux" else []
     with_cuda = FORCE_CUDA or bool(toolkit and torch.version.cuda)
     cpu_sources = [str(path) for path in sorted(SOURCES.rglob("*.cpp"))]
     cuda_sources = [str(path) for path in sorted(SOURCES.rglob("*.cu"))]
+    headers = [str(path) for path in sorted([*SOURCES.rglob("*.h"), *SOURCES.rglob("*.cuh")])]
     extension = (CUDAExtension if with_cuda else CppExtension)(
         "hybrid_cascade.layers._C",
         cpu_sources + cuda_sources if with_cuda else cpu_sources,
-        depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+        depends=headers,
         define_macros=[("WITH_CUDA", None)] if with_cuda else [],
         extra_compile_args={"cxx": ["-O3", *openmp], "nvcc": ["-O3"]},
         extra_link_args=openmp,
-        optional=not FORCE_CUDA,  # setuptools then does without the file
+        optional=not FORCE_CUDA,  # without the library, the installation still succeeds
     )
 
     class BuildOrDoWithout(BuildExtension):
-        """Compiles for CUDA, else for the CPU, else not at all, unless CUDA is insisted on."""
+        """Compile for CUDA, or else for the CPU, or else not at all; with FORCE_CUDA, or fail."""
 
         def build_extensions(self):
             try:
@@ -86,7 +89,7 @@ def get_extensions():
             except Exception as error:  # compilers fail in many ways
                 if FORCE_CUDA:
                     raise
-                remaining = "trying the CPU alone" if extension.define_macros else "doing without"
+                remaining = "trying the CPU alone" if extension.define_macros else "going without"
                 warnings.warn(f"the operators did not compile, {remaining}: {error}", stacklevel=2)
             if extension.define_macros:
                 extension.sources, extension.define_macros = cpu_sources, []

@@ -19,7 +19,8 @@ def make_maps(channels=3, dtype=torch.float64):
 
 
 def make_boxes(dtype=torch.float64):
-    """Ordinary boxes, and such as cross the border, lie outside, are points, lines or reversed."""
+    """Return ordinary boxes, and others that cross the border, lie outside, are points, lines or
+    reversed."""
     return torch.tensor(
         [
             [0, 10.3, 20.1, 60.7, 55.2],
@@ -46,10 +47,10 @@ def levels_of(boxes):
 
 
 def by_torchvision(maps, boxes, levels, scales, size, sampling_ratio, aligned, bins):
-    """Every map pooled by roi_align, averaged over its bins, and summed; box by box."""
+    """Pool every map by roi_align, average over its bins and sum over the maps, box by box."""
     pooled = []
     for box, row in zip(boxes, levels, strict=True):
-        terms = [
+        pooled_maps = [
             F.avg_pool2d(
                 roi_align(
                     maps[level],
@@ -64,7 +65,9 @@ def by_torchvision(maps, boxes, levels, scales, size, sampling_ratio, aligned, b
             for level in row.tolist()
             if 0 <= level < len(maps)
         ]
-        pooled.append(sum(terms) if terms else maps[0].new_zeros(1, maps[0].shape[1], *size))
+        pooled.append(
+            sum(pooled_maps) if pooled_maps else maps[0].new_zeros(1, maps[0].shape[1], *size)
+        )
     return torch.cat(pooled)
 
 

@@ -11,20 +11,18 @@ import torch
 from torch.nn import functional as F
 
 from hybrid_cascade.layers import roi_warp
+from hybrid_cascade.layers.extension import compiled_devices, compiled_reason
 
 from .roi_warp_cases import random_boxes, random_features
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-    pytest.mark.skipif(
-        "cuda" not in sys.modules["hybrid_cascade.layers.roi_warp"].compiled_devices,
-        reason="the operator is not compiled with CUDA",
-    ),
+    pytest.mark.skipif("cuda" not in compiled_devices, reason=compiled_reason),
 ]
 
 
 def gradients(input, boxes, *settings):
-    """Output and gradients, on the CPU."""
+    """Return output and gradients, moved to the CPU."""
     input, boxes = input.clone().requires_grad_(), boxes.clone().requires_grad_()
     output = roi_warp(input, boxes, *settings)
     grad = random_features(*output.shape, dtype=output.dtype, seed=1).to(output.device)

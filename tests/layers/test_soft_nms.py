@@ -7,10 +7,10 @@ from detectron2.structures import Boxes, pairwise_iou
 from hybrid_cascade.layers import soft_nms
 
 
-def plain_loop(boxes, scores, classes, method, iou_threshold, sigma, score_threshold):
+def plain_loop(boxes, scores, classes, method, iou_thresh, sigma, score_thresh):
     """Figure 2 of the paper, box by box."""
     iou = pairwise_iou(Boxes(boxes), Boxes(boxes)).tolist()
-    left = {i: s for i, s in enumerate(scores.tolist()) if s > score_threshold}
+    left = {i: s for i, s in enumerate(scores.tolist()) if s > score_thresh}
     kept = []
     while left:
         best = max(left, key=lambda i: left[i])
@@ -21,28 +21,28 @@ def plain_loop(boxes, scores, classes, method, iou_threshold, sigma, score_thres
             overlap = iou[best][i]
             if method == "gaussian":
                 left[i] *= math.exp(-(overlap**2) / sigma)
-            elif overlap >= iou_threshold:
+            elif overlap >= iou_thresh:
                 left[i] *= 1 - overlap
-            if left[i] <= score_threshold:
+            if left[i] <= score_thresh:
                 del left[i]
     return sorted(kept, key=lambda x: -x[1])
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("method", ["linear", "gaussian"])
-@pytest.mark.parametrize("score_threshold", [0.0, 0.05])
-def test_agrees_with_a_plain_loop(device, method, score_threshold):
+@pytest.mark.parametrize("score_thresh", [0.0, 0.05])
+def test_agrees_with_a_plain_loop(device, method, score_thresh):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     corner = torch.rand(150, 2) * 50
     boxes = torch.cat([corner, corner + 5 + torch.rand(150, 2) * 40], dim=1)
     scores, classes = torch.rand(150), torch.randint(0, 4, (150,))
-    options = (method, 0.3, 0.4, score_threshold)
+    options = (method, 0.3, 0.4, score_thresh)
     expected = plain_loop(boxes, scores, classes, *options)
     found, decayed = soft_nms(*(x.to(device) for x in (boxes, scores, classes)), *options)
     assert found.tolist() == [i for i, _ in expected]
     torch.testing.assert_close(decayed.cpu(), torch.tensor([s for _, s in expected]))
-    assert len(expected) > 0 and (score_threshold == 0 or len(expected) < 150)
+    assert len(expected) > 0 and (score_thresh == 0 or len(expected) < 150)
 
 
 # The second box has an IoU of 0.5 with the first, the third of 0.2 with the first and of 0 with
@@ -55,15 +55,15 @@ CLASSES = torch.tensor([2, 2, 2, 0])
 @pytest.mark.parametrize(
     "options, kept, decayed",
     [
-        ({"method": "linear", "iou_threshold": 0.5}, [0, 3, 2, 1], [0.9, 0.85, 0.7, 0.4]),
-        ({"method": "linear", "iou_threshold": 0.51}, [0, 3, 1, 2], [0.9, 0.85, 0.8, 0.7]),
+        ({"method": "linear", "iou_thresh": 0.5}, [0, 3, 2, 1], [0.9, 0.85, 0.7, 0.4]),
+        ({"method": "linear", "iou_thresh": 0.51}, [0, 3, 1, 2], [0.9, 0.85, 0.8, 0.7]),
         (
             {"method": "gaussian", "sigma": 0.5},
             [0, 3, 2, 1],
             [0.9, 0.85, 0.7 * math.exp(-0.08), 0.8 * math.exp(-0.5)],
         ),
         (
-            {"method": "gaussian", "sigma": 0.5, "score_threshold": 0.5},
+            {"method": "gaussian", "sigma": 0.5, "score_thresh": 0.5},
             [0, 3, 2],
             [0.9, 0.85, 0.7 * math.exp(-0.08)],
         ),
@@ -105,7 +105,7 @@ def test_the_input_stays():
     [
         ({"method": "hard"}, "'hard'"),
         ({"method": "gaussian", "sigma": 0}, "sigma=0"),
-        ({"method": "linear", "score_threshold": -1}, "score_threshold=-1"),
+        ({"method": "linear", "score_thresh": -1}, "score_thresh=-1"),
     ],
 )
 def test_bad_arguments_are_named(options, message):

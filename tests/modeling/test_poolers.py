@@ -1,17 +1,21 @@
 import pytest
 import torch
 from detectron2.layers import ROIAlign
-from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.structures import Boxes
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from hybrid_cascade.layers import roi_warp
 from hybrid_cascade.layers.pyramid_roi_align import is_compiled, pyramid_roi_align
-from hybrid_cascade.modeling import FusedROIPooler
+from hybrid_cascade.modeling import FusedROIPooler, ROIWarpPooler
 from hybrid_cascade.modeling import poolers as module
 
+from ..layers.conftest import implementation  # noqa: F401 (a fixture)
+from ..layers.roi_warp_cases import random_boxes, random_features
 
-def test_it_adds_semantic_features_pooled_to_the_size_of_the_others():
+
+def test_fused_pooler_adds_semantic_features_pooled_to_the_size_of_the_others():
     pyramid, semantic = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 8, 8)
     boxes = torch.tensor([[3.0, 5, 40, 50], [10, 10, 20, 30]])
     pooler = FusedROIPooler(
@@ -23,7 +27,7 @@ def test_it_adds_semantic_features_pooled_to_the_size_of_the_others():
     torch.testing.assert_close(pooler([pyramid, semantic], [Boxes(boxes)]), expected)
 
 
-def test_no_boxes_give_no_features_with_a_gradient():
+def test_no_boxes_give_no_fused_features_with_a_gradient():
     semantic = torch.randn(1, 4, 8, 8, requires_grad=True)
     pooler = FusedROIPooler(
         ROIPooler(7, [1 / 4], 0, "ROIAlignV2"), ROIPooler(14, [1 / 8], 0, "ROIAlignV2")
@@ -150,6 +154,35 @@ def test_a_pooler_or_layer_of_another_class_is_called(passes):
 
 
 @needs_operator
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pooler",
+        "semantic_pooler",
+        "pooler.level_poolers.1",
+        "semantic_pooler.level_poolers.0",
+    ],
+)
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")  # of inputs in lists
+def test_poolers_with_hooks_are_called_themselves(kind, place, passes):
+    pooler, expected, calls = make_pooler(), make_pooler(), []
+    part = pooler.get_submodule(place)
+    if kind == "forward":
+        handle = part.register_forward_hook(lambda *_: calls.append(place))
+    else:
+        handle = part.register_full_backward_hook(lambda *_: calls.append(place))
+    x, boxes = [m.requires_grad_() for m in pyramid_of()], boxes_of_two_images()
+    features = pooler(x, boxes)
+    features.sum().backward()
+    assert calls == [place] and passes == []
+    assert torch.equal(features, unfused(expected, x, boxes))
+    handle.remove()
+    pooler(x, boxes)
+    assert calls == [place] and passes == [(7, 7)]
+
+
+@needs_operator
 def test_a_setting_may_change_later(passes):
     x, boxes = pyramid_of()[:3], boxes_of_two_images()
     pooler = make_pooler(semantic_size=None)
@@ -182,7 +215,9 @@ def test_maps_of_different_precision_give_the_higher_one():
 
 
 @needs_operator
-def test_a_trace_has_torchvisions_operators_only():
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of checks of shapes
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
+def test_a_trace_of_fused_pooler_has_torchvisions_operators_only():
     pooler = make_pooler()
     image_boxes = torch.tensor([[3.0, 5, 40, 50], [0, 0, 160, 128]])
 
@@ -193,3 +228,118 @@ def test_a_trace_has_torchvisions_operators_only():
     traced = torch.jit.trace(pool, (*x, image_boxes))
     assert "hybrid_cascade::" not in str(traced.inlined_graph)
     torch.testing.assert_close(traced(*x, image_boxes), pool(*x, image_boxes))
+
+
+WARP_SCALES = [1 / 4, 1 / 8, 1 / 16]
+
+
+def warp_pyramid(images=2, side=512, dtype=torch.float32):
+    return [
+        random_features(images, 3, int(side * s), int(side * s), dtype=dtype) for s in WARP_SCALES
+    ]
+
+
+def boxes_of_many_sizes(dtype=torch.float32):
+    boxes = random_boxes(8, 1, 512, 512, dtype=dtype)[:, 1:]
+    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    boxes = torch.cat([center - size / 8, center + size / 8], dim=1), boxes
+    return [Boxes(b) for b in boxes]
+
+
+@pytest.mark.usefixtures("implementation")
+def test_boxes_are_warped_from_the_level_that_roi_pooler_takes():
+    features, boxes = warp_pyramid(), boxes_of_many_sizes()
+    pooler = ROIWarpPooler(6, WARP_SCALES, max_pool=2, aligned=True)
+    levels = assign_boxes_to_levels(boxes, 2, 4, 224, 4)
+    assert set(levels.tolist()) == {0, 1, 2}
+    output = pooler(features, boxes)
+    rows = torch.cat(
+        [torch.cat([b.tensor.new_full((len(b), 1), i), b.tensor], 1) for i, b in enumerate(boxes)]
+    )
+    for row, level, result in zip(rows, levels.tolist(), output, strict=True):
+        expected = roi_warp(features[level], row[None], 6, WARP_SCALES[level], 2, True)[0]
+        torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_levels_of_roi_warp_pooler_are_those_of_roi_pooler():
+    # Maps of which each has its own value, so that the output names the level.
+    features = [torch.full((2, 1, 256 >> i, 256 >> i), i + 1.0) for i in range(3)]
+    boxes = [Boxes(b.tensor.clamp(8, 500)) for b in boxes_of_many_sizes()]
+    theirs = ROIPooler(4, WARP_SCALES, 1, "ROIAlignV2", canonical_box_size=112, canonical_level=4)
+    ours = ROIWarpPooler(4, WARP_SCALES, aligned=True, canonical_box_size=112, canonical_level=4)
+    output = ours(features, boxes)
+    assert set(output[:, 0, 1, 1].tolist()) == {1.0, 2.0, 3.0}
+    torch.testing.assert_close(output, theirs(features, boxes))
+
+
+@pytest.mark.usefixtures("implementation")
+def test_gradients_of_roi_warp_pooler_reach_features_and_boxes():
+    features = [f.requires_grad_() for f in warp_pyramid()]
+    boxes = boxes_of_many_sizes()
+    for image_boxes in boxes:
+        image_boxes.tensor.requires_grad_()
+    ROIWarpPooler(4, WARP_SCALES)(features, boxes).square().sum().backward()
+    assert all(f.grad.abs().sum() > 0 for f in features)
+    assert all((b.tensor.grad.abs().sum(dim=1) > 0).all() for b in boxes)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_roi_warp_pooler_with_one_level_and_an_output_that_is_not_square():
+    features, boxes = warp_pyramid()[2:], boxes_of_many_sizes()
+    output = ROIWarpPooler((4, 6), [1 / 16])(features, boxes)
+    expected = roi_warp(features[0], [b.tensor for b in boxes], (4, 6), 1 / 16)
+    assert torch.equal(output, expected)
+    assert ROIWarpPooler((4, 6), WARP_SCALES)(warp_pyramid(), boxes).shape == (16, 3, 4, 6)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_roi_warp_pooler_without_boxes_and_without_images():
+    pooler = ROIWarpPooler(4, WARP_SCALES, max_pool=2)
+    none = [Boxes(torch.zeros(0, 4))] * 2
+    assert pooler(warp_pyramid(), none).shape == (0, 3, 2, 2)
+    assert pooler(warp_pyramid(images=0), []).shape == (0, 3, 2, 2)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_roi_warp_pooler_gives_zeros_for_boxes_that_are_not_numbers():
+    boxes = boxes_of_many_sizes()
+    boxes[0].tensor[1] = float("nan")
+    output = ROIWarpPooler(4, WARP_SCALES)(warp_pyramid(), boxes)
+    assert not output[1].any() and output[0].any()
+
+
+@pytest.mark.usefixtures("implementation")
+def test_roi_warp_pooler_keeps_the_type_of_half_features():
+    boxes = boxes_of_many_sizes()
+    output = ROIWarpPooler(4, WARP_SCALES)(warp_pyramid(dtype=torch.bfloat16), boxes)
+    assert output.dtype == torch.bfloat16 and output.any()
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of checks of shapes
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
+def test_a_trace_of_roi_warp_pooler_takes_any_number_of_boxes():
+    pooler = ROIWarpPooler(4, WARP_SCALES, max_pool=2)
+    maps, (small, large) = warp_pyramid(images=1), boxes_of_many_sizes()
+
+    def warp(p2, p3, p4, boxes):
+        return pooler([p2, p3, p4], [Boxes(boxes)])
+
+    traced = torch.jit.trace(warp, (*maps, small.tensor[:5]))
+    for boxes in (small.tensor[:5], large.tensor, torch.zeros(0, 4)):
+        assert torch.equal(traced(*maps, boxes), warp(*maps, boxes))
+
+
+@pytest.mark.parametrize("scales", [[1 / 4, 1 / 16], [1 / 3], [1 / 8, 1 / 4], [2.0]])
+def test_roi_warp_pooler_refuses_scales_that_are_no_pyramid(scales):
+    with pytest.raises(ValueError, match="scales"):
+        ROIWarpPooler(4, scales)
+
+
+def test_roi_warp_pooler_refuses_wrong_numbers_of_maps_and_lists():
+    pooler, boxes = ROIWarpPooler(4, WARP_SCALES), boxes_of_many_sizes()
+    with pytest.raises(ValueError, match="feature maps"):
+        pooler(warp_pyramid()[:2], boxes)
+    with pytest.raises(ValueError, match="lists of boxes"):
+        pooler(warp_pyramid(), boxes[:1])

@@ -22,10 +22,7 @@ from ..modeling import FusedROIPooler
 
 # Modules that take numbers of boxes by `len`, which makes a Python number of what in a trace has to
 # stay a tensor.
-MODULES_WITH_LEN = (
-    "hybrid_cascade.modeling.roi_warp_pooler",
-    "hybrid_cascade.modeling.mnc.roi_heads",
-)
+MODULES_WITH_LEN = ("hybrid_cascade.modeling.mnc.roi_heads",)
 
 
 def trace(model: nn.Module, image: Tensor) -> torch.jit.ScriptModule:

@@ -1,10 +1,9 @@
-"""Deformable convolutions without Detectron2's compiled part, on torchvision's operator.
+"""Deformable convolutions on torchvision's operator, without Detectron2's compiled part.
 
-Same arguments, attributes and tensor names as `detectron2.layers.DeformConv` and
+Arguments, attributes and tensor names are those of `detectron2.layers.DeformConv` and
 `ModulatedDeformConv`, so checkpoints fit both.
 
-Shapes: N images, C channels in, D channels out, G deformable groups, K kernel height times width,
-(h, w) the size in, (h', w') the size out.
+Shapes: N images, h x w feature map, h' x w' resulting map. A kernel has height * width points.
 """
 
 import torch
@@ -17,7 +16,7 @@ from torchvision.ops import deform_conv2d
 
 
 class ModulatedDeformConv(nn.Module):
-    """Deformable convolution v2 (arXiv 1811.11168): sampling points move, and are weighed."""
+    """Deformable convolution v2 (arXiv 1811.11168): kernel points have offsets and weights."""
 
     def __init__(
         self,
@@ -35,7 +34,7 @@ class ModulatedDeformConv(nn.Module):
     ):
         """
         Args:
-            deformable_groups: G, groups of input channels with offsets of their own.
+            deformable_groups: number of groups of input channels that have offsets of their own.
             norm: applied to the result.
             activation: a callable, applied after the norm.
 
@@ -71,14 +70,17 @@ class ModulatedDeformConv(nn.Module):
     def forward(
         self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """
+        """Return the convolution of a map, with norm and activation.
+
         Args:
-            x: (N, C, h, w).
-            offset: (N, 2GK, h', w'), for each group and kernel point dy, then dx, in pixels.
-            mask: (N, GK, h', w') weights of the kernel points, None for 1.
+            x: (N, input channels, h, w).
+            offset: (N, 2 * deformable groups * kernel points, h', w'), in pixels: dy, then dx, for
+                each kernel point of each group.
+            mask: (N, deformable groups * kernel points, h', w'), the weights of the kernel points.
+                None: all are 1.
 
         Returns:
-            (N, D, h', w').
+            (N, output channels, h', w').
         """
         x = deform_conv2d(
             x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
@@ -98,23 +100,27 @@ class ModulatedDeformConv(nn.Module):
 
 
 class DeformConv(ModulatedDeformConv):
-    """Deformable convolution v1 (arXiv 1703.06211), which has no bias."""
+    """Deformable convolution v1 (arXiv 1703.06211), which has neither weights nor a bias."""
 
     def __init__(self, *args, bias: bool = False, **kwargs):
-        """See `ModulatedDeformConv`. As in Detectron2, `bias` has to be False."""
+        """Take the arguments of `ModulatedDeformConv`.
+
+        Raises:
+            ValueError: for `bias=True`, as in Detectron2, and as `ModulatedDeformConv`.
+        """
         if bias:
             raise ValueError("DeformConv has no bias")
         super().__init__(*args, bias=False, **kwargs)
 
     def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """See `ModulatedDeformConv.forward`."""
+        """Return `ModulatedDeformConv.forward` with all weights 1."""
         return super().forward(x, offset, None)
 
 
 class DeformBottleneckBlock(BottleneckBlock):
     """A bottleneck of a ResNet or ResNeXt whose 3x3 convolution is deformable.
 
-    Takes the place of Detectron2's class of this name: same arguments, same tensor names.
+    It takes the place of Detectron2's class of this name: same arguments, same tensor names.
     """
 
     def __init__(
@@ -123,18 +129,16 @@ class DeformBottleneckBlock(BottleneckBlock):
         out_channels: int,
         *,
         bottleneck_channels: int,
-        stride: int = 1,
         num_groups: int = 1,
         norm: str = "BN",
-        stride_in_1x1: bool = False,
-        dilation: int = 1,
         deform_modulated: bool = False,
         deform_num_groups: int = 1,
+        **kwargs,
     ):
         """
         Args:
-            deform_modulated: deformable convolution v2.
-            deform_num_groups: deformable groups.
+            deform_modulated: whether to use deformable convolution v2.
+            deform_num_groups: number of deformable groups.
 
         The other arguments are those of `BottleneckBlock`.
         """
@@ -142,21 +146,20 @@ class DeformBottleneckBlock(BottleneckBlock):
             in_channels,
             out_channels,
             bottleneck_channels=bottleneck_channels,
-            stride=stride,
             num_groups=num_groups,
             norm=norm,
-            stride_in_1x1=stride_in_1x1,
-            dilation=dilation,
+            **kwargs,
         )
         self.deform_modulated = deform_modulated
-        conv = self.conv2
+        # Of the 3x3 convolution that a deformable one replaces.
+        settings = {
+            "kernel_size": 3,
+            "stride": self.conv2.stride,
+            "padding": self.conv2.padding,
+            "dilation": self.conv2.dilation,
+        }
         self.conv2_offset = Conv2d(
-            bottleneck_channels,
-            (3 if deform_modulated else 2) * 9 * deform_num_groups,
-            kernel_size=3,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
+            bottleneck_channels, (3 if deform_modulated else 2) * 9 * deform_num_groups, **settings
         )
         # Zero offsets: training starts from an ordinary convolution.
         nn.init.zeros_(self.conv2_offset.weight)
@@ -164,10 +167,7 @@ class DeformBottleneckBlock(BottleneckBlock):
         self.conv2 = (ModulatedDeformConv if deform_modulated else DeformConv)(
             bottleneck_channels,
             bottleneck_channels,
-            kernel_size=3,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
+            **settings,
             groups=num_groups,
             deformable_groups=deform_num_groups,
             bias=False,
@@ -175,7 +175,7 @@ class DeformBottleneckBlock(BottleneckBlock):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, h, w) to (N, D, h / stride, w / stride)."""
+        """Turn (N, input channels, h, w) into (N, output channels, h / stride, w / stride)."""
         out = F.relu_(self.conv1(x))
         offset = self.conv2_offset(out)
         if self.deform_modulated:

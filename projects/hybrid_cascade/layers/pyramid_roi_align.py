@@ -1,19 +1,17 @@
 """RoIAlign (Mask R-CNN, arXiv 1703.06870, Section 3) of several feature maps, summed.
 
-N: images, C: channels, K: boxes, T: terms, the maps that are summed for a box, h, w: output cells.
+Shapes: N images, C channels, h x w feature maps, R RoIs, S maps that are summed for a RoI, H x W
+output cells.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .extension import register_differentiable_once
-from .roi_warp import compiled_devices
+from .extension import compiled_devices, register_first_order_autograd
 
-# A library that was compiled before this operator existed serves RoI warp alone.
+# A library that was compiled before this operator existed has RoI warp alone.
 is_compiled = "cpu" in compiled_devices and hasattr(torch.ops.hybrid_cascade, "pyramid_roi_align")
 
 
@@ -52,7 +50,7 @@ def _backward(ctx, grad):
 if is_compiled:
     torch.library.register_fake("hybrid_cascade::pyramid_roi_align", _fake_forward)
     torch.library.register_fake("hybrid_cascade::pyramid_roi_align_backward", _fake_backward)
-    register_differentiable_once("pyramid_roi_align", _backward, _save_for_backward)
+    register_first_order_autograd("pyramid_roi_align", _backward, _save_for_backward)
 
 
 def pyramid_roi_align(
@@ -65,30 +63,30 @@ def pyramid_roi_align(
     aligned: bool = True,
     bins: Sequence[int] | None = None,
 ) -> Tensor:
-    """Pools each box from the maps that `levels` names, and adds up what they give.
+    """Pool each box from the maps that `levels` names, and return the sums over these maps.
 
     The values are those of `torchvision.ops.roi_align` up to rounding, for all maps in one pass. It
-    is differentiable by the maps, once. The operator is compiled for CPUs only; `is_compiled` tells
+    is differentiable once, by the maps. The operator is compiled for CPUs only; `is_compiled` tells
     whether it is there.
 
     Args:
-        maps: (N, C, H_l, W_l), all float32 or all float64. Those that are not channels-last are
-            copied.
-        boxes: (K, 5), rows of (image index, x1, y1, x2, y2) in pixels of the image, of the type of
-            the maps. One gives zeros whose coordinates are not finite or so large that a bin has
-            more than a million samples along an axis, or which is reversed along an axis, if
-            `aligned` and without a `sampling_ratio`.
-        levels: (K, T) int64, the indices of the maps that are summed for a box. An index that is
-            not one of a map adds nothing.
+        maps: (N, C, h, w) each, of their own sizes, all float32 or all float64. Those that are not
+            channels-last are copied.
+        boxes: (R, 5), rows of (image index, x1, y1, x2, y2) in pixels of the image, of the type of
+            the maps. The result is zero for a box with coordinates that are not finite, or so large
+            that a bin has more than a million samples along an axis. It is also zero for a box that
+            is reversed along an axis, if `aligned` and without a `sampling_ratio`.
+        levels: (R, S) int64, the indices of the maps that are summed for a box. An index out of
+            range adds nothing.
         scales: size of a pixel of the image in pixels of each map, e.g. 1/16.
-        output_size: (h, w).
-        sampling_ratio: samples of a bin along each axis; 0: as many as pixels.
+        output_size: (H, W).
+        sampling_ratio: samples of a bin along each axis; 0: as many as the bin has pixels.
         aligned: as in `torchvision.ops.roi_align`.
-        bins: for each map, a cell is the mean of this many bins of RoIAlign along each axis, as if
-            it was pooled to `output_size` times that, and averaged; 1 for each if left out.
+        bins: for each map, the number of RoIAlign's bins along each axis whose mean is a cell, as
+            if the map were pooled to `output_size` times this number and then averaged. Default: 1.
 
     Returns:
-        (K, C, h, w), contiguous, in the type of the maps.
+        (R, C, H, W), contiguous, in the type of the maps.
 
     Raises:
         RuntimeError: for shapes or types that are not as above.

@@ -1,46 +1,25 @@
 """RoI warp (MNC, CVPR 2016): bilinear warping of boxes, differentiable by features and by boxes.
 
-N: images, K: boxes, h, w: samples of a box along y and x (h', w' in the paper: H', W').
+Shapes: N images, C channels, h x w feature map, R RoIs, H x W samples of a RoI (H' x W' in the
+paper).
 """
 
-from __future__ import annotations
-
 import functools
-import importlib.machinery
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .extension import register_differentiable_once
+from .extension import compiled_devices, compiled_reason, register_first_order_autograd
 from .roi_warp_reference import roi_warp_reference
-
-
-def _load_operator() -> tuple[frozenset[str], str]:
-    """Loads the compiled operator. Returns the device types that it serves, and why no others."""
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        library = Path(__file__).parent / f"_C{suffix}"
-        if library.exists():
-            try:
-                torch.ops.load_library(library)
-            except OSError as error:  # compiled for another PyTorch
-                return frozenset(), f"{library.name} cannot be loaded: {error}"
-            if torch.ops.hybrid_cascade.compiled_with_cuda():
-                return frozenset({"cpu", "cuda"}), "it is compiled for CPU and CUDA"
-            return frozenset({"cpu"}), "it is compiled for the CPU only"
-    return frozenset(), "it is not compiled"
-
-
-compiled_devices, _compiled_reason = _load_operator()
 
 
 @functools.cache
 def _warn_of_reference(device: str) -> None:
     warnings.warn(
-        f"roi_warp runs in plain PyTorch on {device}, which is slow, as its operator is missing:"
-        f" {_compiled_reason}. docs/roi_warp.md says how to build it.",
+        f"roi_warp runs in plain PyTorch on {device}, which is slow, because its operator is"
+        f" missing: {compiled_reason}. docs/roi_warp.md says how to build it.",
         stacklevel=3,
     )
 
@@ -79,14 +58,16 @@ def _backward(ctx, grad, _):
 if compiled_devices:
     torch.library.register_fake("hybrid_cascade::roi_warp", _fake_forward)
     torch.library.register_fake("hybrid_cascade::roi_warp_backward", _fake_backward)
-    register_differentiable_once("roi_warp", _backward, _save_for_backward)
+    register_first_order_autograd("roi_warp", _backward, _save_for_backward)
 
 
 def _with_image_index(boxes: Sequence[Tensor]) -> Tensor:
-    """A list of (L, 4), one for each image, as one (K, 5)."""
+    """Return the boxes of all images, a list of (boxes, 4), as one tensor (R, 5)."""
     for image_boxes in boxes:
         if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
-            raise ValueError(f"boxes of an image must be (L, 4), got {tuple(image_boxes.shape)}")
+            raise ValueError(
+                f"boxes of an image must be (boxes, 4), got {tuple(image_boxes.shape)}"
+            )
     indices = [b.new_full((b.shape[0], 1), index) for index, b in enumerate(boxes)]
     return torch.cat([torch.cat(indices), torch.cat(list(boxes))], dim=1)
 
@@ -99,53 +80,54 @@ def roi_warp(
     max_pool: int = 1,
     aligned: bool = False,
 ) -> Tensor:
-    r"""Warps the features of boxes to a fixed grid: RoI warping of MNC (arXiv 1512.04412).
+    r"""Warp the features of boxes to a fixed grid (MNC, arXiv 1512.04412, Section 4).
 
     .. math::
         F^{roi}(u', v') = \sum_{u, v} \kappa\left(x + \frac{u'}{W'} w - u\right)
             \kappa\left(y + \frac{v'}{H'} h - v\right) F(u, v),
         \qquad \kappa(a) = \max(0, 1 - |a|)
 
-    with (x, y, w, h) the box in feature coordinates, pixel u of the map at coordinate u, and F zero
-    outside of the map. It is differentiable, once, by `input` and by the coordinates of `boxes`.
+    where (x, y, w, h) is the box in feature coordinates, pixel u of the map lies at coordinate u,
+    and F is zero outside of the map. It is differentiable once, by `input` and by the coordinates
+    of `boxes`.
 
     Where the derivative jumps, one side is chosen, the same on every device: a sample exactly on a
     pixel u has the derivative of the cell [u, u + 1); of equal samples in a window of the max
-    pooling, the first in row-major order takes the gradient, as in `max_pool2d`.
+    pooling, the first in row-major order receives the gradient, as in `max_pool2d`.
 
     Args:
-        input: features (N, C, H, W), float16, bfloat16, float32 or float64, of any strides.
-        boxes: (K, 5), rows of (image index, x1, y1, x2, y2), or a list of N tensors (L, 4) of
-            (x1, y1, x2, y2), in pixels of the image; of the type of `input`, or float32 or float64.
-            Where a coordinate is NaN or infinite, or a sample lies outside of the map, the value
-            is 0 and so is the gradient. Reversed boxes are mirrored, and those without area sample
-            one line or point.
-        output_size: samples of a box, (h, w), or one number for both.
+        input: features (N, C, h, w), float16, bfloat16, float32 or float64, of any strides.
+        boxes: (R, 5), rows of (image index, x1, y1, x2, y2), or a list of N tensors (boxes, 4) of
+            (x1, y1, x2, y2), in pixels of the image. Their type is that of `input`, or float32 or
+            float64. If a coordinate is NaN or infinite, or a sample lies outside of the map, the
+            value is 0, and so is the gradient. Reversed boxes are mirrored. Boxes without area
+            sample one line or point.
+        output_size: samples of a box, (H, W), or one number for both.
         spatial_scale: size of a pixel of the image in pixels of the map, e.g. 1/16.
-        max_pool: k in [1, 16], for which the result is max pooled in windows of k x k, without
-            storing all samples; it must divide h and w.
+        max_pool: side, in [1, 16], of the windows in which the samples are max pooled; it must
+            divide H and W. The samples are not stored.
         aligned: False for the equation above. True puts samples in the middle of their part of the
             box, u' + 0.5, and pixel u at u + 0.5, as `torchvision.ops.roi_align(aligned=True)`.
 
     Returns:
-        (K, C, h / max_pool, w / max_pool), contiguous, in the type of `input`. Coordinates and
-        sums are computed in float32, or float64 for float64 features; under autocast too.
+        (R, C, H / max_pool, W / max_pool), contiguous, in the type of `input`. Coordinates and
+        sums are computed in float32, or in float64 for float64 features, under autocast too.
 
     Raises:
-        ValueError: for a shape, a size or a max_pool that is not as above.
-        TypeError: for a type that is not as above.
+        ValueError: for a wrong shape, output_size or max_pool, or boxes on another device.
+        TypeError: for a wrong type.
         IndexError or RuntimeError: for an image index out of range. On CUDA it is a device
             assertion ("roi_warp: image index out of range"), reported by the next synchronising
             call.
     """
     if input.dim() != 4:
-        raise ValueError(f"input must be (N, C, H, W), got {tuple(input.shape)}")
+        raise ValueError(f"input must be (N, C, h, w), got {tuple(input.shape)}")
     if not isinstance(boxes, Tensor):
         if len(boxes) != input.shape[0]:
             raise ValueError(f"{len(boxes)} lists of boxes for {input.shape[0]} images")
         boxes = _with_image_index(boxes) if len(boxes) else input.new_empty(0, 5)
     if boxes.dim() != 2 or boxes.shape[1] != 5:
-        raise ValueError(f"boxes must be (K, 5), got {tuple(boxes.shape)}")
+        raise ValueError(f"boxes must be (R, 5), got {tuple(boxes.shape)}")
     if not input.is_floating_point():
         raise TypeError(f"input must be floating point, got {input.dtype}")
     if boxes.dtype not in (input.dtype, torch.float32, torch.float64):
@@ -171,7 +153,7 @@ def roi_warp(
 
 
 class ROIWarp(nn.Module):
-    """`roi_warp` with fixed settings. See there."""
+    """`roi_warp` with fixed settings; see there for the arguments."""
 
     def __init__(
         self,
@@ -187,6 +169,7 @@ class ROIWarp(nn.Module):
         self.aligned = aligned
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return `roi_warp` of the features and boxes."""
         return roi_warp(
             input, boxes, self.output_size, self.spatial_scale, self.max_pool, self.aligned
         )

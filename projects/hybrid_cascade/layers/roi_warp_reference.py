@@ -1,29 +1,32 @@
-"""RoI warp in plain PyTorch: what `roi_warp` runs where its operator is not compiled.
+"""RoI warp in plain PyTorch, for `roi_warp` where its operator is not compiled.
 
 It computes the same as the kernels in csrc/, in the same order. Autograd derives the gradients.
-K: boxes, h, w: samples of a box.
-"""
 
-from __future__ import annotations
+Shapes: N images, C channels, R RoIs, H x W samples of a RoI.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Pixels of a sample that lies outside of the map: they are in the margin of zeros, which begins two
-# pixels before the map. The second of the two is the neighbour of the map's first pixel.
+# The pixel that a sample outside of the map reads. The map is padded with zeros, which begin two
+# pixels before it; the second of the two is also the neighbour of the map's first pixel.
 OUTSIDE = -2
 
 
 def _samples(low: Tensor, high: Tensor, count: int, size: int, scale: float, aligned: bool):
-    """The first of the two pixels that each sample of an axis reads, and the weight of the second:
-    (K, count) each, from the ends (K,) of the boxes."""
+    """Return where the samples of an axis lie, from the ends (R,) of the boxes.
+
+    Returns:
+        The first of the two pixels that each sample reads, and the weight of the second, both
+        (R, count).
+    """
     shift = 0.5 if aligned else 0.0
     steps = torch.arange(count, dtype=low.dtype, device=low.device) + shift
     extent = ((high - low) * scale)[:, None]
     position = (low * scale)[:, None] + (steps * extent / count - shift)
     inside = (position >= -1) & (position < size)  # False for NaN
-    # The replacement, before anything that could turn a NaN into a gradient.
+    # Replaced before anything else is computed, so that NaN gets no gradient.
     position = torch.where(inside, position, OUTSIDE)
     pixel = position.detach().floor()
     return pixel.long(), position - pixel
@@ -37,7 +40,10 @@ def roi_warp_reference(
     max_pool: int,
     aligned: bool,
 ) -> Tensor:
-    """`roi_warp` for boxes (K, 5) and checked arguments. It stores all samples, (K, C, h, w)."""
+    """Return `roi_warp` for boxes (R, 5) and arguments that are checked already.
+
+    It stores all samples, (R, C, H, W).
+    """
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     images, channels, height, width = input.shape
     index = boxes[:, 0].detach()
@@ -53,7 +59,7 @@ def roi_warp_reference(
     y, x = (y - OUTSIDE)[:, :, None], (x - OUTSIDE)[:, None, :]
     y_weight, x_weight = y_weight[:, :, None, None], x_weight[:, None, :, None]
 
-    def column(x: Tensor) -> Tensor:  # interpolated along y: (K, h, w, C)
+    def column(x: Tensor) -> Tensor:  # interpolated along y: (R, H, W, C)
         top, bottom = padded[image, y, x].to(dtype), padded[image, y + 1, x].to(dtype)
         return top + y_weight * (bottom - top)
 

@@ -11,8 +11,7 @@ from .mnc import (
     Res5Head,
     RPNWithBoxGradients,
 )
-from .poolers import FusedROIPooler
-from .roi_warp_pooler import ROIWarpPooler
+from .poolers import FusedROIPooler, ROIWarpPooler
 from .semantic import (
     SEMANTIC_BRANCH_REGISTRY,
     SemanticContextHead,

@@ -1,9 +1,10 @@
-"""Detectron2's ROIPooler with less work on a CPU, and with semantic context.
+"""Poolers that take the place of Detectron2's ROIPooler: RoIAlign with context, and RoI warp.
 
-R: boxes of all images, C: channels.
+Shapes: N images, R RoIs of all images, C channels, h x w feature maps, H x W samples of a RoI.
 """
 
 import functools
+import math
 import warnings
 
 import torch
@@ -14,17 +15,19 @@ from detectron2.modeling.poolers import (
     convert_boxes_to_pooler_format,
 )
 from detectron2.structures import Boxes
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.pyramid_roi_align import is_compiled, pyramid_roi_align
+from ..layers.roi_warp import ROIWarp
+from .module_hooks import has_hooks
 
 
 @functools.cache
 def _warn_of_torchvision() -> None:
     warnings.warn(
         "torchvision pools RoIs, which is slow on a CPU: the operator of this project is not"
-        " compiled, or was before it had this one. docs/roi_warp.md says how to build it.",
+        " compiled, or was compiled before it had this one. docs/roi_warp.md says how to build it.",
         stacklevel=2,
     )
 
@@ -33,8 +36,8 @@ class FusedROIPooler(nn.Module):
     """Pools a pyramid as `ROIPooler`; with a semantic map, P(x, r) + P(S(x), r) (HTC, Eq. 5).
 
     It is called as `ROIPooler`, with the semantic map as the last feature map. On a CPU, one
-    operator pools all maps and adds them up, if it is compiled and the poolers are of the usual
-    kind; otherwise the poolers themselves are called.
+    operator pools all maps and adds them up, if it is compiled, the poolers are of the usual kind,
+    and neither they nor their parts have hooks. Otherwise the poolers themselves are called.
 
     Attributes:
         in_one_pass: whether that operator is used where it can be. May be set to False at any time.
@@ -43,31 +46,33 @@ class FusedROIPooler(nn.Module):
     def __init__(self, pooler: nn.Module, semantic_pooler: ROIPooler | None = None):
         """
         Args:
-            pooler: pools the levels of the pyramid: a `ROIPooler`, or what is called alike.
-            semantic_pooler: pools the semantic map. Where its output is larger than `pooler`'s, it
-                is average-pooled to that size (14x14 to 7x7 for the box branch, as published).
+            pooler: pools the levels of the pyramid: a `ROIPooler`, or a module with its interface.
+            semantic_pooler: pools the semantic map. If its output is larger than `pooler`'s, it is
+                average-pooled to that size (14x14 to 7x7 for the box branch, as published).
         """
         super().__init__()
         self.pooler = pooler
         self.semantic_pooler = semantic_pooler
         self.in_one_pass = True
 
-    def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
-        """
+    def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
+        """Return the features of all boxes.
+
         Args:
-            x: the pyramid's maps, then the semantic map if there is a pooler for it; all with the
-                same number of channels C.
-            box_lists: one `Boxes` for each image, R boxes in all.
+            x: the pyramid's maps, then the semantic map if there is a pooler for it; (N, C, h, w)
+                each, of their own sizes.
+            box_lists: one `Boxes` for each image, in pixels of the image, R boxes in all.
 
         Returns:
-            (R, C, output size, output size) features, sums of the pyramid's and the semantic ones.
+            (R, C, output size, output size) features, the sums of the pyramid's and the semantic
+            ones.
         """
         if (
             self.in_one_pass
             and not torch.jit.is_tracing()  # a traced file should run without this operator
             and x[0].device.type == "cpu"
             and x[0].numel() > 0
-            and len(box_lists) == len(x[0])  # else Detectron2 says what is wrong
+            and len(box_lists) == x[0].shape[0]  # else Detectron2 says what is wrong
             and (arguments := self._operator_arguments()) is not None
         ):
             return self._pool_at_once(x, box_lists, arguments)
@@ -77,13 +82,11 @@ class FusedROIPooler(nn.Module):
         semantic = self.semantic_pooler(x[-1:], box_lists)
         return features + F.adaptive_avg_pool2d(semantic, features.shape[-2:])
 
-    def _pool_at_once(
-        self, x: list[torch.Tensor], box_lists: list[Boxes], arguments: dict
-    ) -> torch.Tensor:
+    def _pool_at_once(self, x: list[Tensor], box_lists: list[Boxes], arguments: dict) -> Tensor:
         pooler = self.pooler
         boxes = convert_boxes_to_pooler_format(box_lists)
         if len(pooler.level_poolers) == 1:
-            levels = torch.zeros(len(boxes), dtype=torch.int64)
+            levels = torch.zeros(boxes.shape[0], dtype=torch.int64)
         else:
             levels = assign_boxes_to_levels(
                 box_lists,
@@ -103,7 +106,10 @@ class FusedROIPooler(nn.Module):
         return features.to(dtype)
 
     def _operator_arguments(self) -> dict | None:
-        """The arguments with which `pyramid_roi_align` does what the poolers do, or None."""
+        """Return the arguments with which `pyramid_roi_align` can stand in for the poolers.
+
+        Returns None if it cannot.
+        """
         poolers = [p for p in (self.pooler, self.semantic_pooler) if p is not None]
         if not is_compiled:
             _warn_of_torchvision()
@@ -112,7 +118,7 @@ class FusedROIPooler(nn.Module):
         if not all(type(p) is ROIPooler for p in poolers):
             return None
         aligns = [align for pooler in poolers for align in pooler.level_poolers]
-        if not all(type(align) is ROIAlign for align in aligns):
+        if not all(type(align) is ROIAlign for align in aligns) or has_hooks(*poolers):
             return None
         settings = {(align.sampling_ratio, align.aligned) for align in aligns}
         height, width = self.pooler.output_size
@@ -127,3 +133,80 @@ class FusedROIPooler(nn.Module):
             "aligned": aligned,
             "bins": [align.output_size[0] // height for align in aligns],
         }
+
+
+class ROIWarpPooler(nn.Module):
+    """Warps each box from the feature map of the pyramid level that suits its size.
+
+    It is called as Detectron2's `ROIPooler` and assigns boxes to levels by the same rule (Eq. 1 of
+    the FPN paper), so that it can replace it in any ROI head. Gradients reach the boxes too.
+    """
+
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        scales: list[float],
+        max_pool: int = 1,
+        aligned: bool = False,
+        canonical_box_size: int = 224,
+        canonical_level: int = 4,
+    ):
+        """
+        Args:
+            output_size: samples of a box, (H, W), or one number for both, before the max pooling.
+            scales: size of a pixel of the image in pixels of each map, finest map first: 1/stride,
+                powers of two, each half of the one before.
+            max_pool, aligned: as in `roi_warp`.
+            canonical_box_size: side, in pixels of the image, of a box that is assigned to
+                `canonical_level`.
+            canonical_level: level l is the map with the stride 2^l.
+
+        Raises:
+            ValueError: if the scales are not such a pyramid.
+        """
+        super().__init__()
+        levels = [-math.log2(scale) for scale in scales]
+        expected = [levels[0] + index for index in range(len(levels))]
+        if levels != expected or levels[0] < 0 or not levels[0].is_integer():
+            raise ValueError(f"scales must be powers of two, each half of the last, got {scales}")
+        self.min_level, self.max_level = int(levels[0]), int(levels[-1])
+        self.canonical_box_size = canonical_box_size
+        self.canonical_level = canonical_level
+        self.level_poolers = nn.ModuleList(
+            ROIWarp(output_size, scale, max_pool, aligned) for scale in scales
+        )
+
+    def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
+        """Return the features of all boxes.
+
+        Args:
+            x: feature maps (N, C, h, w), one for each of the scales.
+            box_lists: N Boxes, in pixels of the image, R boxes in all.
+
+        Returns:
+            (R, C, H / max_pool, W / max_pool), in the order of the boxes. A box whose size is NaN
+            belongs to no level and gives zeros.
+
+        Raises:
+            ValueError: for another number of maps than scales, or of `Boxes` than images.
+        """
+        if len(x) != len(self.level_poolers):
+            raise ValueError(f"{len(x)} feature maps for {len(self.level_poolers)} scales")
+        if len(box_lists) != x[0].shape[0]:
+            raise ValueError(f"{len(box_lists)} lists of boxes for {x[0].shape[0]} images")
+        if len(box_lists) == 0:
+            return self.level_poolers[0](x[0], x[0].new_empty(0, 5))
+        boxes = convert_boxes_to_pooler_format(box_lists)
+        if len(x) == 1:
+            return self.level_poolers[0](x[0], boxes)
+        levels = assign_boxes_to_levels(
+            box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
+        )
+        indices = [torch.nonzero(levels == level)[:, 0] for level in range(len(x))]
+        pooled = [
+            pooler(x[level], boxes[indices[level]])
+            for level, pooler in enumerate(self.level_poolers)
+        ]
+        # The shape of a tensor, unlike len(), stays variable in a trace.
+        output = pooled[0].new_zeros(boxes.shape[0], *pooled[0].shape[1:])
+        return output.index_copy(0, torch.cat(indices), torch.cat(pooled))

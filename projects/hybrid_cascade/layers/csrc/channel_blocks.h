@@ -1,4 +1,6 @@
-// What the CPU kernels share: inner loops run over blocks of kBlock contiguous channels.
+// Shared by the CPU kernels: their inner loops run over blocks of kBlock contiguous channels.
+//
+// Legend: C channels.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -11,7 +13,7 @@
 #error "at::parallel_for would run in one thread: compile with -fopenmp"
 #endif
 
-// Compiles a function for several instruction sets, of which the loader chooses.
+// Compiles a function for several instruction sets; the loader chooses the best that the processor has.
 #if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -23,14 +25,24 @@
 #endif
 #endif
 
-// Functions that VECTORISED ones call must become part of them.
+// Functions that a VECTORISED function calls must be inlined into it, or they miss its instruction set.
 #define INLINED inline __attribute__((always_inline))
 
 namespace hybrid_cascade {
 
-constexpr int kBlock = 64; // faster than 32: the work for a sample is shared by more channels
+constexpr int kBlock = 64; // faster than 32: more channels share the work for a sample
 
-// A block of channels of all cells of a box, (cells, kBlock), from and to (channels, cells).
+// The number of blocks that hold C channels.
+inline int64_t block_count(int64_t channels) {
+  return (channels + kBlock - 1) / kBlock;
+}
+
+// The number of channels in the block that starts at channel `first`: the last block may not be full.
+inline int block_channels(int64_t channels, int64_t first) {
+  return static_cast<int>(std::min<int64_t>(kBlock, channels - first));
+}
+
+// Copies (channels, cells), one block of a box, to (cells, kBlock).
 template <typename From, typename To>
 INLINED void to_block(const From* from, int64_t cells, int channels, To* block) {
   for (int c = 0; c < channels; ++c) {
@@ -40,11 +52,12 @@ INLINED void to_block(const From* from, int64_t cells, int channels, To* block) 
   }
 }
 
+// Copies (cells, kBlock) to (channels, cells).
 template <typename From, typename To>
 void from_block(const From* from, int64_t cells, int channels, To* to) {
   int64_t done = 0;
 #ifdef HAS_SHUFFLE
-  // Four cells of four channels at a time, whose transpose is a matter of registers.
+  // Four cells of four channels at a time: they are transposed within registers.
   using Vector [[gnu::vector_size(4 * sizeof(From))]] = From;
   for (; done + 4 <= cells; done += 4) {
     for (int c = 0; c < channels; c += 4) {

@@ -445,9 +445,9 @@ class HTCROIHeads(CascadeROIHeads):
             instances.scores,
             instances.pred_classes,
             self.soft_nms,
-            iou_threshold=self.final_predictor.test_nms_thresh,
+            iou_thresh=self.final_predictor.test_nms_thresh,
             sigma=self.soft_nms_sigma,
-            score_threshold=self.soft_nms_score_thresh,
+            score_thresh=self.soft_nms_score_thresh,
         )
         topk = self.final_predictor.test_topk_per_image
         if topk >= 0:

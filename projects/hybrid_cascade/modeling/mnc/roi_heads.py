@@ -24,7 +24,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..roi_warp_pooler import ROIWarpPooler
+from ..poolers import ROIWarpPooler
 from .gradient_clamp import limit_gradient, watch_loss_scale
 from .heads import MNCMaskHead
 from .image_masks import ImageMasks

@@ -1,11 +1,11 @@
-// RoI warp: what the CPU and the CUDA kernels share.
+// RoI warp: the geometry and the interface that the CPU and the CUDA kernels share.
 //
-// Legend: N images, C channels, H x W feature map; K boxes; h x w samples a box, of which max pooling
-// keeps one of each pool x pool window, the output's (h / pool) x (w / pool) cells.
+// Legend: N images, C channels, h x w feature map, R RoIs, H x W samples of a RoI. Max pooling keeps one
+// sample of each pool x pool window, which makes (H / pool) x (W / pool) output cells.
 //
-// One axis of the operator, the other is alike: sample i lies at
+// Along one axis (both work alike), sample i lies at
 //     position(i) = x1 * scale + (i + shift) / count * (x2 - x1) * scale - shift,
-// shift = 0.5 if aligned, else 0, and reads the pixels u with |position - u| < 1 with the weight
+// where shift is 0.5 if aligned, else 0. It reads the pixels u with |position - u| < 1, with the weight
 // 1 - |position - u|. Pixels outside the map are zero.
 #pragma once
 
@@ -15,14 +15,14 @@
 #include <cmath>
 #include <cstdint>
 
-namespace hybrid_cascade {
+namespace hybrid_cascade::roi_warp {
 
-// The pixel of a sample that reaches no pixel of the map: outside, or not a number.
+// Stands for the pixel of a sample that reads no pixel of the map: it lies outside, or is not a number.
 constexpr int kOutside = -2;
 
 // A sample reads the pixels low and low + 1 (either may lie outside the map) with the weights
-// 1 - weight and weight. At an exact pixel low is that pixel, hence the derivative there is that of the
-// cell [low, low + 1): the one-sided choice at the kinks of the hat kernel.
+// 1 - weight and weight. If it lies exactly on a pixel, low is that pixel. The derivative there is
+// therefore that of the cell [low, low + 1): at a kink of the hat kernel we take the right-hand one.
 template <typename T>
 struct Sample {
   int low;
@@ -38,7 +38,7 @@ struct Axis {
   int count; // samples
   int size; // of the map, in pixels
 
-  // Where in the box a sample lies: 0 at x1, 1 at x2. The derivative of its position by `extent`.
+  // The place of a sample in the box: 0 at x1, 1 at x2. It is the derivative of its position by `extent`.
   C10_HOST_DEVICE T fraction(int index) const {
     return (index + shift) / count;
   }
@@ -56,7 +56,7 @@ struct Axis {
   }
 };
 
-// Equal ends give their value exactly, so that flat regions tie in the max pooling.
+// Gives exactly the value of the ends where they are equal, so that flat regions tie in the max pooling.
 template <typename T>
 C10_HOST_DEVICE C10_ALWAYS_INLINE T interpolate(T low, T high, T weight) {
   return low + weight * (high - low);
@@ -69,10 +69,11 @@ C10_HOST_DEVICE C10_ALWAYS_INLINE bool replaces(T candidate, T best) {
   return (candidate > best) | (candidate != candidate); // without a branch, for vectors
 }
 
+// The sizes and settings of one call.
 struct Warp {
-  int64_t images, channels, boxes;
-  int height, width; // of the feature map
-  int rows, columns; // samples of a box
+  int64_t images, channels, rois;
+  int height, width; // h x w, of the feature map
+  int rows, columns; // H x W, samples of a RoI
   int pool;
   double scale;
   bool aligned;
@@ -106,31 +107,32 @@ struct Warp {
   }
 };
 
-// The sums over samples and channels of grad * (derivative by the position), plain and multiplied by
-// fraction(), of both axes: what the four box gradients are made of.
+// The four sums that the gradient of a box is made of. Each runs over the samples and channels of the box
+// and adds up grad * (derivative by the position along x or y), plain or multiplied by fraction().
 enum BoxSum { kX, kXFraction, kY, kYFraction, kBoxSums };
 
-// The kernels. `boxes` is contiguous and of the type that coordinates and sums are computed in (float64 for
-// float64 features, else float32), `grad` and `argmax` are contiguous, `argmax` is empty without need.
-using Forward = void(
-    const Warp& warp,
-    const at::Tensor& input,
-    const at::Tensor& boxes,
-    const at::Tensor& output,
-    const at::Tensor& argmax);
+// In both passes, `boxes` (R, 5) is contiguous and has the type in which coordinates and sums are computed:
+// float64 for float64 features, else float32.
+struct ForwardTensors {
+  at::Tensor input; // (N, C, h, w), of any strides
+  at::Tensor boxes;
+  at::Tensor output; // (R, C, H / pool, W / pool), contiguous, to be filled
+  at::Tensor argmax; // as the output, to be filled, or empty: not wanted
+};
 
-// Fills `input_grad` (N, C, H, W), contiguous, and `sums` (K, kBoxSums) of the type of `boxes`, or leaves out
-// the one that is undefined.
-using Backward = void(
-    const Warp& warp,
-    const at::Tensor& grad,
-    const at::Tensor& input,
-    const at::Tensor& boxes,
-    const at::Tensor& argmax,
-    const at::Tensor& input_grad,
-    const at::Tensor& sums);
+struct BackwardTensors {
+  at::Tensor grad; // of the output, contiguous
+  at::Tensor input;
+  at::Tensor boxes;
+  at::Tensor argmax; // of the forward pass, contiguous; empty without max pooling
+  at::Tensor input_grad; // (N, C, h, w), contiguous, to be filled, or undefined: not wanted
+  at::Tensor sums; // (R, kBoxSums) of the type of `boxes`, to be filled, or undefined: not wanted
+};
+
+using Forward = void(const Warp& warp, const ForwardTensors& tensors);
+using Backward = void(const Warp& warp, const BackwardTensors& tensors);
 
 Forward forward_cpu, forward_cuda;
 Backward backward_cpu, backward_cuda;
 
-} // namespace hybrid_cascade
+} // namespace hybrid_cascade::roi_warp

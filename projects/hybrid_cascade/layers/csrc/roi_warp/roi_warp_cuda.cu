@@ -1,11 +1,11 @@
 // RoI warp on CUDA devices. The legend is in roi_warp.h.
 //
-// A lane of a warp is a channel: features are read in channels-last order, hence in whole cache lines, and
-// all lanes take the same branches, since boxes and samples are the same for them. A row of samples is
-// walked from one end to the other, holding the two pixel columns, interpolated along y, that the sample
-// lies between; the next column is read when a sample passes it. A tile of cells gathers in shared memory,
-// where it is transposed to the order of the output.
-#include "roi_warp.h"
+// Each lane of a warp works on one channel. Features are read in channels-last order, so that a warp reads
+// whole cache lines, and all its lanes take the same branches, since they share the box and its samples. A
+// thread walks along a row of samples from one end to the other. It holds the two pixel columns that the
+// sample lies between, interpolated along y, and reads the next column when a sample passes it. A tile of
+// cells is collected in shared memory, where it is transposed to the order of the output.
+#include "cuda_tile.cuh"
 
 #include <ATen/Context.h>
 #include <ATen/Dispatch.h>
@@ -14,110 +14,10 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <algorithm>
-
-namespace hybrid_cascade {
+namespace hybrid_cascade::roi_warp {
 namespace {
 
-constexpr int kLanes = 32; // channels of a thread block
-constexpr int kRows = 8; // rows of samples that a thread block takes at a time
-constexpr int kTileBytes = 32 * 1024;
-
-// A tile of output cells, of which thread blocks work on one each.
-struct Tiling {
-  int rows, columns; // of cells in a full tile
-  int tiles_down, tiles_across;
-
-  Tiling(const Warp& warp, size_t cell_bytes) {
-    const int cells = kTileBytes / (kLanes * cell_bytes);
-    columns = std::min(warp.output_columns(), cells);
-    rows = std::min(warp.output_rows(), cells / columns);
-    tiles_down = (warp.output_rows() + rows - 1) / rows;
-    tiles_across = (warp.output_columns() + columns - 1) / columns;
-  }
-  __host__ __device__ int tiles() const {
-    return tiles_down * tiles_across;
-  }
-  // Cells of a lane in shared memory: odd, so that lanes use different banks.
-  __host__ __device__ int lane_stride() const {
-    return rows * columns | 1;
-  }
-};
-
-// A tile in shared memory: the samples of its rows and columns, and a value and an index for each cell of
-// each lane.
-template <typename T>
-struct Tile {
-  Sample<T>* row_samples;
-  Sample<T>* column_samples;
-  T* cells;
-  uint8_t* indices;
-  int first_row, first_column; // in cells
-  int rows, columns; // in cells
-  int lane_stride;
-  int width; // output columns
-
-  static size_t bytes(const Warp& warp, const Tiling& tiling) {
-    return sizeof(Sample<T>) * (tiling.rows + tiling.columns) * warp.pool +
-        (sizeof(T) + 1) * kLanes * tiling.lane_stride();
-  }
-
-  __device__ Tile(unsigned char* memory, const Warp& warp, const Tiling& tiling, int index) {
-    row_samples = reinterpret_cast<Sample<T>*>(memory);
-    column_samples = row_samples + tiling.rows * warp.pool;
-    cells = reinterpret_cast<T*>(column_samples + tiling.columns * warp.pool);
-    indices = reinterpret_cast<uint8_t*>(cells + kLanes * tiling.lane_stride());
-    first_row = index / tiling.tiles_across * tiling.rows;
-    first_column = index % tiling.tiles_across * tiling.columns;
-    rows = min(tiling.rows, warp.output_rows() - first_row);
-    columns = min(tiling.columns, warp.output_columns() - first_column);
-    lane_stride = tiling.lane_stride();
-    width = warp.output_columns();
-  }
-
-  __device__ void compute_samples(const Warp& warp, const Axis<T>& y, const Axis<T>& x) {
-    const int thread = threadIdx.y * kLanes + threadIdx.x;
-    for (int i = thread; i < rows * warp.pool; i += kLanes * blockDim.y) {
-      row_samples[i] = y.sample(first_row * warp.pool + i);
-    }
-    for (int i = thread; i < columns * warp.pool; i += kLanes * blockDim.y) {
-      column_samples[i] = x.sample(first_column * warp.pool + i);
-    }
-  }
-
-  // Calls visit(index in shared memory, index in the output) for all cells of all channels, neighbouring
-  // threads at neighbouring places of both. `plane` is the first channel's index in the output.
-  template <typename Visit>
-  __device__ void for_each_cell(const Warp& warp, int64_t plane, int channels, Visit visit) const {
-    for (int lane = threadIdx.y; lane < channels; lane += blockDim.y) {
-      const int64_t first =
-          ((plane + lane) * warp.output_rows() + first_row) * width + first_column;
-      for (int cell = threadIdx.x; cell < rows * columns; cell += kLanes) {
-        const int64_t offset =
-            columns == width ? cell : int64_t(cell / columns) * width + cell % columns;
-        visit(lane * lane_stride + cell, first + offset);
-      }
-    }
-  }
-};
-
-// One channel of the map of an image, channels last. Pixels outside are zero.
-template <typename scalar_t, typename T>
-struct Channel {
-  const scalar_t* data; // null in lanes that have no channel
-  int64_t pixel_stride;
-  int height, width;
-
-  __device__ T pixel(int y, int x) const {
-    const bool inside = data && y >= 0 && y < height && x >= 0 && x < width;
-    return inside ? static_cast<T>(data[(int64_t(y) * width + x) * pixel_stride]) : T(0);
-  }
-  __device__ T column(const Sample<T>& y, int x) const {
-    return interpolate(pixel(y.low, x), pixel(y.low + 1, x), y.weight);
-  }
-};
-
-// The grid: boxes x groups of channels x tiles.
+// The grid is boxes x groups of channels x tiles.
 template <typename scalar_t, typename T>
 __global__ void __launch_bounds__(kLanes* kRows) forward_kernel(
     const Warp warp,
@@ -127,17 +27,15 @@ __global__ void __launch_bounds__(kLanes* kRows) forward_kernel(
     scalar_t* __restrict__ output,
     uint8_t* __restrict__ argmax) {
   extern __shared__ __align__(16) unsigned char memory[];
-  const int64_t k = blockIdx.x;
+  const int64_t roi = blockIdx.x;
   const int64_t group = int64_t(blockIdx.y) * kLanes;
   const int channels = static_cast<int>(min(int64_t(kLanes), warp.channels - group));
-  const T* box = boxes + 5 * k;
+  const T* box = boxes + 5 * roi;
   CUDA_KERNEL_ASSERT(warp.has_image(box[0]) && "roi_warp: image index out of range");
   const int64_t image = static_cast<int64_t>(box[0]);
   const int lane = threadIdx.x;
   const Channel<scalar_t, T> channel{
-      lane < channels
-          ? input + image * warp.height * warp.width * warp.channels + group + lane
-          : nullptr,
+      lane < channels ? input + image * warp.height * warp.width * warp.channels + group + lane : nullptr,
       warp.channels,
       warp.height,
       warp.width};
@@ -179,7 +77,7 @@ __global__ void __launch_bounds__(kLanes* kRows) forward_kernel(
   }
   __syncthreads();
 
-  tile.for_each_cell(warp, k * warp.channels + group, channels, [&](int cell, int64_t place) {
+  tile.for_each_cell(warp, roi * warp.channels + group, channels, [&](int cell, int64_t place) {
     output[place] = static_cast<scalar_t>(tile.cells[cell]);
     if (argmax) {
       argmax[place] = tile.indices[cell];
@@ -187,28 +85,28 @@ __global__ void __launch_bounds__(kLanes* kRows) forward_kernel(
   });
 }
 
-// The same walk. What the samples between two pixel columns send to them is summed before it is added to
-// memory. The grid has as many boxes and tiles as it likes: a thread block takes several in order if there are
-// fewer. With one box, one tile and one row of threads, each channel of the maps belongs to one thread, which
-// makes the sums deterministic.
+// Walks along the samples as forward_kernel does. The gradients that the samples between two pixel columns
+// send to these are summed before they are added to memory. The grid may have fewer boxes and tiles than
+// there are: a thread block then takes several, in order. With one box, one tile and one row of threads in
+// the grid, each channel of the maps belongs to one thread, which makes the sums deterministic.
 template <typename scalar_t, typename T>
 __global__ void __launch_bounds__(kLanes* kRows) backward_kernel(
     const Warp warp,
     const Tiling tiling,
     const scalar_t* __restrict__ grad,
-    const scalar_t* __restrict__ input, // null where no box gradient is asked for
+    const scalar_t* __restrict__ input, // null: gradients of the boxes are not wanted
     const T* __restrict__ boxes,
     const uint8_t* __restrict__ argmax, // null without max pooling
-    T* __restrict__ input_grad, // (N, H, W, C), or null
-    T* __restrict__ sums) { // (K, groups, tiles, kBoxSums), or null
+    T* __restrict__ input_grad, // (N, h, w, C), or null: not wanted
+    T* __restrict__ sums) { // (R, groups, tiles, kBoxSums), or null: not wanted
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ T row_sums[kRows][kBoxSums];
   const int64_t group = int64_t(blockIdx.y) * kLanes;
   const int channels = static_cast<int>(min(int64_t(kLanes), warp.channels - group));
   const int lane = threadIdx.x;
 
-  for (int64_t k = blockIdx.x; k < warp.boxes; k += gridDim.x) {
-    const T* box = boxes + 5 * k;
+  for (int64_t roi = blockIdx.x; roi < warp.rois; roi += gridDim.x) {
+    const T* box = boxes + 5 * roi;
     CUDA_KERNEL_ASSERT(warp.has_image(box[0]) && "roi_warp: image index out of range");
     const int64_t map =
         static_cast<int64_t>(box[0]) * warp.height * warp.width * warp.channels + group + lane;
@@ -220,9 +118,9 @@ __global__ void __launch_bounds__(kLanes* kRows) backward_kernel(
 
     for (int index = blockIdx.z; index < tiling.tiles(); index += gridDim.z) {
       Tile<T> tile(memory, warp, tiling, index);
-      __syncthreads(); // the previous tile is done with
+      __syncthreads(); // no thread reads the previous tile any more
       tile.compute_samples(warp, y_axis, x_axis);
-      tile.for_each_cell(warp, k * warp.channels + group, channels, [&](int cell, int64_t place) {
+      tile.for_each_cell(warp, roi * warp.channels + group, channels, [&](int cell, int64_t place) {
         tile.cells[cell] = static_cast<T>(grad[place]);
         tile.indices[cell] = argmax ? argmax[place] : 0;
       });
@@ -235,8 +133,8 @@ __global__ void __launch_bounds__(kLanes* kRows) backward_kernel(
           continue;
         }
         T y_sum = 0;
-        // Ends the walk between two columns: pixel column x gets its gradient and gives its part of the
-        // derivative by y.
+        // Called when the walk is past pixel column x: adds the gradient of its pixels to memory, and its
+        // part of the derivative by y to the sum.
         const auto leave_column = [&](int x, T column_grad) {
           if (x < 0 || x >= warp.width) {
             return;
@@ -273,8 +171,7 @@ __global__ void __launch_bounds__(kLanes* kRows) backward_kernel(
             right_grad = 0;
             held = x.low;
           }
-          const int cell =
-              lane * tile.lane_stride + row / warp.pool * tile.columns + column / warp.pool;
+          const int cell = lane * tile.lane_stride + row / warp.pool * tile.columns + column / warp.pool;
           const int window_index = row % warp.pool * warp.pool + column % warp.pool;
           const bool chosen = lane < channels && tile.indices[cell] == window_index;
           const T cell_grad = chosen ? tile.cells[cell] : T(0);
@@ -308,7 +205,7 @@ __global__ void __launch_bounds__(kLanes* kRows) backward_kernel(
           for (int row = 0; row < blockDim.y; ++row) {
             sum += row_sums[row][lane];
           }
-          sums[((k * gridDim.y + blockIdx.y) * tiling.tiles() + index) * kBoxSums + lane] = sum;
+          sums[((roi * gridDim.y + blockIdx.y) * tiling.tiles() + index) * kBoxSums + lane] = sum;
         }
       }
     }
@@ -326,55 +223,43 @@ dim3 make_grid(const Warp& warp, int64_t boxes, int64_t tiles) {
 template <typename T>
 size_t shared_memory(const void* kernel, const Warp& warp, const Tiling& tiling) {
   const size_t bytes = Tile<T>::bytes(warp, tiling);
-  C10_CUDA_CHECK(cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  C10_CUDA_CHECK(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
   return bytes;
 }
 
 template <typename scalar_t>
-void forward(
-    const Warp& warp,
-    const at::Tensor& input,
-    const at::Tensor& boxes,
-    const at::Tensor& output,
-    const at::Tensor& argmax) {
+void forward(const Warp& warp, const ForwardTensors& tensors) {
   using T = at::opmath_type<scalar_t>;
-  const at::Tensor channels_last = input.contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor channels_last = tensors.input.contiguous(at::MemoryFormat::ChannelsLast);
   const Tiling tiling(warp, sizeof(T));
   const auto kernel = forward_kernel<scalar_t, T>;
   const size_t bytes = shared_memory<T>(reinterpret_cast<const void*>(kernel), warp, tiling);
-  const dim3 grid = make_grid(warp, warp.boxes, tiling.tiles());
+  const dim3 grid = make_grid(warp, warp.rois, tiling.tiles());
   kernel<<<grid, dim3(kLanes, kRows), bytes, c10::cuda::getCurrentCUDAStream()>>>(
       warp,
       tiling,
       channels_last.const_data_ptr<scalar_t>(),
-      boxes.const_data_ptr<T>(),
-      output.mutable_data_ptr<scalar_t>(),
-      argmax.numel() ? argmax.mutable_data_ptr<uint8_t>() : nullptr);
+      tensors.boxes.const_data_ptr<T>(),
+      tensors.output.mutable_data_ptr<scalar_t>(),
+      tensors.argmax.numel() ? tensors.argmax.mutable_data_ptr<uint8_t>() : nullptr);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 template <typename scalar_t>
-void backward(
-    const Warp& warp,
-    const at::Tensor& grad,
-    const at::Tensor& input,
-    const at::Tensor& boxes,
-    const at::Tensor& argmax,
-    const at::Tensor& input_grad,
-    const at::Tensor& sums) {
+void backward(const Warp& warp, const BackwardTensors& tensors) {
   using T = at::opmath_type<scalar_t>;
+  const auto& [grad, input, boxes, argmax, input_grad, sums] = tensors;
   const Tiling tiling(warp, sizeof(T));
   const bool ordered = input_grad.defined() && at::globalContext().deterministicAlgorithms();
-  const dim3 grid = ordered ? make_grid(warp, 1, 1) : make_grid(warp, warp.boxes, tiling.tiles());
+  const dim3 grid = ordered ? make_grid(warp, 1, 1) : make_grid(warp, warp.rois, tiling.tiles());
   at::Tensor channels_last, channels_last_grad, parts;
   if (sums.defined()) {
     channels_last = input.contiguous(at::MemoryFormat::ChannelsLast);
-    parts = at::zeros({warp.boxes, int64_t(grid.y) * tiling.tiles(), kBoxSums}, sums.options());
+    parts = at::zeros({warp.rois, int64_t(grid.y) * tiling.tiles(), kBoxSums}, sums.options());
   }
   if (input_grad.defined()) {
-    channels_last_grad =
-        at::zeros({warp.images, warp.height, warp.width, warp.channels}, boxes.options());
+    channels_last_grad = at::zeros({warp.images, warp.height, warp.width, warp.channels}, boxes.options());
   }
   const auto kernel = backward_kernel<scalar_t, T>;
   const size_t bytes = shared_memory<T>(reinterpret_cast<const void*>(kernel), warp, tiling);
@@ -398,38 +283,26 @@ void backward(
 
 } // namespace
 
-void forward_cuda(
-    const Warp& warp,
-    const at::Tensor& input,
-    const at::Tensor& boxes,
-    const at::Tensor& output,
-    const at::Tensor& argmax) {
-  if (output.numel() == 0) {
+void forward_cuda(const Warp& warp, const ForwardTensors& tensors) {
+  if (tensors.output.numel() == 0) {
     return;
   }
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "roi_warp", [&] {
-    forward<scalar_t>(warp, input, boxes, output, argmax);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, tensors.input.scalar_type(), "roi_warp", [&] {
+    forward<scalar_t>(warp, tensors);
   });
 }
 
-void backward_cuda(
-    const Warp& warp,
-    const at::Tensor& grad,
-    const at::Tensor& input,
-    const at::Tensor& boxes,
-    const at::Tensor& argmax,
-    const at::Tensor& input_grad,
-    const at::Tensor& sums) {
-  if (grad.numel() == 0) {
-    if (input_grad.defined()) {
-      input_grad.zero_();
+void backward_cuda(const Warp& warp, const BackwardTensors& tensors) {
+  if (tensors.grad.numel() == 0) {
+    if (tensors.input_grad.defined()) {
+      tensors.input_grad.zero_();
     }
     return;
   }
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, input.scalar_type(), "roi_warp_backward", [&] {
-        backward<scalar_t>(warp, grad, input, boxes, argmax, input_grad, sums);
+      at::kHalf, at::kBFloat16, tensors.input.scalar_type(), "roi_warp_backward", [&] {
+        backward<scalar_t>(warp, tensors);
       });
 }
 
-} // namespace hybrid_cascade
+} // namespace hybrid_cascade::roi_warp
