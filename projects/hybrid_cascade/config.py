@@ -18,8 +18,10 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HTC_HEAD.SEMANTIC_FUSION = "auto"
     cfg.MODEL.ROI_HTC_HEAD.SEMANTIC_IN_FEATURE = "semantic"
     cfg.MODEL.ROI_HTC_HEAD.SEMANTIC_POOLER_RESOLUTION = 14
-    # (): Detectron2's convention, all weights 1 and box gradients scaled by 1 / number of stages
-    cfg.MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
+    cfg.MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)  # (): 1 for every stage
+    # Detectron2's convention: gradients from the box branch into the features, scaled by
+    # 1 / number of stages
+    cfg.MODEL.ROI_HTC_HEAD.SCALE_BOX_GRADIENTS = False
     cfg.MODEL.ROI_HTC_HEAD.TEST_STAGES = 0  # 0: all
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_SCORES = True
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS = False
