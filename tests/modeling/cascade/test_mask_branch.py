@@ -122,6 +122,14 @@ def test_information_flow_follows_equation_4():
             torch.testing.assert_close(ours, m)
 
 
+def test_information_flow_needs_heads_with_convolutions():
+    shape = ShapeSpec(channels=CHANNELS, height=14, width=14)
+    head = MaskRCNNConvUpsampleHead(shape, num_classes=CLASSES, conv_dims=[CHANNELS])
+    arguments = {**box_arguments(1), **mask_arguments(), "mask_heads": [head]}
+    with pytest.raises(ValueError, match="needs mask heads with convolutions"):
+        HTCROIHeads(**arguments, stage_loss_weights=None)
+
+
 class Constant(MaskRCNNConvUpsampleHead):
     def layers(self, x):
         return super().layers(x) * 0 + 7

@@ -174,8 +174,9 @@ def test_stage_loss_weights_of_none_are_1_and_change_no_gradient(
     results = []
     for weights in (None, [1, 1, 1]):
         roi_heads = htc(stage_loss_weights=weights)
-        losses = train(roi_heads, features, proposals, targets)
-        gradients = torch.autograd.grad(sum(losses.values()), [*roi_heads.parameters()])
+        leaf = features["p2"].clone().requires_grad_()
+        losses = train(roi_heads, {**features, "p2": leaf}, proposals, targets)
+        gradients = torch.autograd.grad(sum(losses.values()), [leaf, *roi_heads.parameters()])
         results.append([*losses.values(), *gradients])
     assert all(torch.equal(ours, ones) for ours, ones in zip(*results, strict=True))
 

@@ -34,7 +34,7 @@ class BoxStage(NamedTuple):
 class CascadeInference:
     """The part of `HTCROIHeads` that detects, in eval mode.
 
-    A call may ask for fewer stages than `self.test_stages`, without changing it.
+    The argument `test_stages` of a call replaces `self.test_stages`, which stays as it is.
     """
 
     @property
@@ -51,10 +51,10 @@ class CascadeInference:
         return self.box_predictor[self._num_test_stages(test_stages) - 1]
 
     def _num_test_stages(self, test_stages: int | None) -> int:
-        """Return how many stages run in a call with this argument.
+        """Return how many stages run in a call with this argument, T at most.
 
         Raises:
-            ValueError: if the cascade has fewer.
+            ValueError: for a number that is not in [1, T].
         """
         if test_stages is None:
             test_stages = self.test_stages
@@ -188,7 +188,7 @@ class CascadeInference:
         )
 
     def _forward_box(self, features, proposals, targets=None):
-        """Do what Detectron2 gives this name as `detect_boxes` does it."""
+        """Detect boxes; Detectron2 has this name for it."""
         return self.detect_boxes(features, proposals)
 
     def _forward_mask(self, features, instances, test_stages=None):

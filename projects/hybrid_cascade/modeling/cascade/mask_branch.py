@@ -24,7 +24,7 @@ def build_information_flow(mask_heads: Sequence[nn.Module]) -> nn.ModuleList:
     """Build G_t of Eq. 4: a 1x1 convolution and ReLU from each mask head to the next.
 
     Raises:
-        ValueError: for mask heads without `conv_norm_relus`, which the flow leads from and to.
+        ValueError: if a head has no 3x3 convolutions (`conv_norm_relus`) to connect.
     """
     if not all(getattr(head, "conv_norm_relus", None) for head in mask_heads):
         raise ValueError(
