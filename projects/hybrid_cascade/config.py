@@ -18,8 +18,10 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HTC_HEAD.SEMANTIC_FUSION = "auto"
     cfg.MODEL.ROI_HTC_HEAD.SEMANTIC_IN_FEATURE = "semantic"
     cfg.MODEL.ROI_HTC_HEAD.SEMANTIC_POOLER_RESOLUTION = 14
-    # (): Detectron2's convention, all weights 1 and box gradients scaled by 1 / number of stages
-    cfg.MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
+    cfg.MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)  # (): 1 for every stage
+    # Detectron2's convention: gradients from the box branch into the features, scaled by
+    # 1 / number of stages
+    cfg.MODEL.ROI_HTC_HEAD.SCALE_BOX_GRADIENTS = False
     cfg.MODEL.ROI_HTC_HEAD.TEST_STAGES = 0  # 0: all
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_SCORES = True
     cfg.MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS = False
@@ -47,17 +49,17 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.THING_LABELS = []  # []: the semantic label is the instance class
     # Merge instances and stuff, with the thresholds of MODEL.PANOPTIC_FPN.COMBINE
     cfg.MODEL.SEMANTIC_BRANCH.OUTPUT_PANOPTIC_SEG = False
-    cfg.MODEL.SEMANTIC_BRANCH.STUFF_LABELS = []  # []: those of the first of DATASETS.TRAIN
+    cfg.MODEL.SEMANTIC_BRANCH.STUFF_LABELS = []  # []: those of the first dataset of DATASETS.TRAIN
 
     # MNCROIHeads. Box heads, their classes and thresholds are Detectron2's MODEL.ROI_BOX_HEAD and
-    # MODEL.ROI_HEADS, and MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION is the side of the warped features.
+    # MODEL.ROI_HEADS. MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION is the side of the warped features.
     cfg.MODEL.ROI_MNC_HEAD = CfgNode()
     cfg.MODEL.ROI_MNC_HEAD.NUM_STAGES = 5  # 3, 5, 7, ...
     cfg.MODEL.ROI_MNC_HEAD.TEST_STAGES = 0  # 0: all
-    # Losses reach the stages before through the boxes: in MNCROIHeads and RPNWithBoxGradients
+    # Gradients reach earlier stages through the boxes, in MNCROIHeads and RPNWithBoxGradients
     cfg.MODEL.ROI_MNC_HEAD.END_TO_END = True
     cfg.MODEL.ROI_MNC_HEAD.MAX_BOX_GRADIENT = 1 / 512  # 0: no bound
-    cfg.MODEL.ROI_MNC_HEAD.WARP_MAX_POOL = 2  # samples of a cell along each axis, max pooled
+    cfg.MODEL.ROI_MNC_HEAD.WARP_MAX_POOL = 2  # samples along each axis of a cell, max pooled
     cfg.MODEL.ROI_MNC_HEAD.PATHWAY_POOL = 2
     cfg.MODEL.ROI_MNC_HEAD.MASK_FC_DIM = 256
     cfg.MODEL.ROI_MNC_HEAD.MASK_SIDE = 21
@@ -80,12 +82,13 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.CHECKPOINT_PATH = ""  # weights of the whole model; "": start fresh
     cfg.MODEL.TIMM.FREEZE_NORM = False
 
-    # SSD; detections of an image are TEST.DETECTIONS_PER_IMAGE. INPUT.MIN_SIZE_TRAIN and
-    # MIN_SIZE_TEST should be 0: the model resizes.
+    # SSD. TEST.DETECTIONS_PER_IMAGE is Detectron2's. INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST should
+    # be 0: the model resizes images itself.
     cfg.MODEL.SSD = CfgNode()
     cfg.MODEL.SSD.IMAGE_SIZE = 300
     cfg.MODEL.SSD.NUM_CLASSES = 80
-    # The default boxes of each map: ratios besides 1, sides as parts of the image, pixels a cell
+    # The default boxes of each map: aspect ratios besides 1, side as a fraction of the image's,
+    # pixels from one cell to the next
     cfg.MODEL.SSD.ASPECT_RATIOS = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
     cfg.MODEL.SSD.SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
     cfg.MODEL.SSD.STEPS = [8, 16, 32, 64, 100, 300]
@@ -96,8 +99,8 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SSD.NMS_THRESH_TEST = 0.45
     cfg.MODEL.SSD.VGG_HIGHRES = False  # SSDVGG16: the layers of SSD512
 
-    # Simple Copy-Paste (arXiv 2012.07177) and its large-scale jitter, which takes the place of
-    # INPUT.MIN_SIZE_TRAIN. Tests keep INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST.
+    # Simple Copy-Paste (arXiv 2012.07177) and its large-scale jitter, which replaces
+    # INPUT.MIN_SIZE_TRAIN. Evaluation still uses INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST.
     cfg.INPUT.LARGE_SCALE_JITTER = CfgNode()
     cfg.INPUT.LARGE_SCALE_JITTER.ENABLED = False
     cfg.INPUT.LARGE_SCALE_JITTER.IMAGE_SIZE = 1024  # the side of the square
@@ -109,8 +112,8 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.PROBABILITY = 1.0
     cfg.INPUT.COPY_PASTE.MAX_INSTANCES = 100  # pasted into an image, at most
 
-    # With --eval-only: weights of further models, beside MODEL.WEIGHTS, that join in the
-    # detections. TEST.AUG gives the views of each image.
+    # With --eval-only: weights of more models, which detect together with that of MODEL.WEIGHTS.
+    # TEST.AUG gives the views of each image.
     cfg.TEST.CHECKPOINTS = []
-    # Images of the test set drawn stage by stage after training and evaluation
+    # How many images of the test dataset are drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6

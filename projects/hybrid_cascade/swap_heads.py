@@ -1,4 +1,4 @@
-"""Turn the `model` of a LazyConfig that people have into HTC, SFPN or MNC, in one or two lines.
+"""Turn the `model` of an existing LazyConfig into HTC, SFPN or MNC, in one or two lines.
 
     use_htc_heads(model)        # the cascade of boxes and masks, without the semantic branch
     use_semantic_branch(model)  # and all of HTC
@@ -7,9 +7,9 @@
 
     use_mnc_heads(model)        # MNC
 
-For a CfgNode (YAML) the same steps are MODEL.ROI_HEADS.NAME "HTCROIHeads";
-MODEL.META_ARCHITECTURE "SemanticRCNN"; for SFPN also MODEL.SEMANTIC_BRANCH.NAME "SemanticPyramid".
-docs/mnc.md has those of MNC.
+In a CfgNode (YAML), MODEL.ROI_HEADS.NAME "HTCROIHeads" does what the first line does, and
+MODEL.META_ARCHITECTURE "SemanticRCNN" what the second does. SFPN needs the second key and
+MODEL.SEMANTIC_BRANCH.NAME "SemanticPyramid". docs/mnc.md has the keys of MNC.
 """
 
 from copy import deepcopy
@@ -47,14 +47,14 @@ def use_htc_heads(
 ) -> None:
     """Replace `model.roi_heads` by `HTCROIHeads`, in place; all stages get the heads of the model.
 
-    The layers of the box and mask heads stay what the config says. Stages after the first follow it
-    by interpolation, so that an override of `model.roi_heads.box_heads.0.fc_dims` changes all.
+    The layers of the box and mask heads stay what the config says. Stages after the first refer to
+    it by interpolation, so that an override of `model.roi_heads.box_heads.0.fc_dims` changes all.
 
     Args:
         model: the config of a `GeneralizedRCNN` with `StandardROIHeads` (Faster and Mask R-CNN) or
-            `CascadeROIHeads`, whose stages are kept and whose `ious` and weights win.
-        ious: IoU threshold of each stage; their number is the number of stages.
-        bbox_reg_weights: box regression weights of each stage.
+            `CascadeROIHeads`. The latter keep their stages, and the other arguments are not used.
+        ious: the IoU threshold of each of the T stages.
+        bbox_reg_weights: the box regression weights of each of the T stages.
 
     Raises:
         ValueError: for other ROI heads, or `ious` and weights of different lengths.
@@ -73,8 +73,8 @@ def use_htc_heads(
         predictor.cls_agnostic_bbox_reg = True
         heads.box_heads = _repeat(box_head, len(ious))
         heads.box_predictors = _repeat(predictor, len(ious))
-        for predictor, weights in zip(heads.box_predictors, bbox_reg_weights, strict=True):
-            predictor.box2box_transform = L(Box2BoxTransform)(weights=weights)
+        for of_stage, weights in zip(heads.box_predictors, bbox_reg_weights, strict=True):
+            of_stage.box2box_transform = L(Box2BoxTransform)(weights=weights)
         heads.proposal_matchers = [
             L(Matcher)(thresholds=[iou], labels=[0, 1], allow_low_quality_matches=False)
             for iou in ious
@@ -96,12 +96,12 @@ def use_htc_heads(
 def use_semantic_branch(model: DictConfig, num_classes: int | None = None, **targets) -> None:
     """Make `model` a `SemanticRCNN` with a `SemanticContextHead`, in place.
 
-    `HTCROIHeads` of the model pool from the branch in both their box and their mask stages.
+    If the model has `HTCROIHeads`, both their box and their mask branches pool from it.
 
     Args:
         model: the config of a `GeneralizedRCNN` on a feature pyramid p2 to p6.
-        num_classes: semantic classes, 183 for COCO-Stuff. Default: those of painted targets, the
-            instance classes and one for the background.
+        num_classes: number of semantic classes, 183 for COCO-Stuff. None: one more than instance
+            classes, for label maps that are painted from instances.
         targets: arguments of `SemanticTargets`, such as `source` and `unlabelled`.
     """
     _set_semantic_branch(model, SemanticContextHead, num_classes, targets)
@@ -115,13 +115,12 @@ def use_semantic_branch(model: DictConfig, num_classes: int | None = None, **tar
 def use_semantic_pyramid(model: DictConfig, num_classes: int | None = None, **targets) -> None:
     """Make `model` a `SemanticRCNN` with a `SemanticPyramid` (SFPN), in place.
 
-    The heads stay as they are. After `use_semantic_branch`, the pyramid takes the place of the
-    branch, and `HTCROIHeads` go on pooling from it: one segmentation head serves both.
+    The RoI heads stay as they are. After `use_semantic_branch`, the pyramid replaces the branch,
+    and `HTCROIHeads` pool from the pyramid: one segmentation head serves both.
 
     Args:
         model: the config of a `GeneralizedRCNN` on a feature pyramid p2 to p6.
-        num_classes: as in `use_semantic_branch`.
-        targets: as in `use_semantic_branch`.
+        num_classes, targets: as in `use_semantic_branch`.
     """
     _set_semantic_branch(model, SemanticPyramid, num_classes, targets)
     fusion = model.roi_heads.get("semantic_fusion", "none")
@@ -132,15 +131,15 @@ def _set_semantic_branch(
     model: DictConfig, branch: type[SemanticContextHead], num_classes: int | None, targets: dict
 ) -> None:
     num_things = model.roi_heads.num_classes
-    channels = "${" + "....backbone.out_channels}"
+    input_shape = {
+        f"p{level}": L(ShapeSpec)(channels="${....backbone.out_channels}", stride=2**level)
+        for level in range(2, 7)
+    }
     model.update(
         _target_=SemanticRCNN,
         semantic_branch=L(branch)(
-            input_shape={
-                f"p{level}": L(ShapeSpec)(channels=channels, stride=2**level)
-                for level in range(2, 7)
-            },
-            in_features=["p2", "p3", "p4", "p5", "p6"],
+            input_shape=input_shape,
+            in_features=[*input_shape],
             fusion_feature="p3",
             num_classes=num_things + 1 if num_classes is None else num_classes,
             conv_dim=256,
@@ -160,13 +159,13 @@ def _set_semantic_branch(
 def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
     """Replace `model.roi_heads` by `MNCROIHeads` and the RPN by `RPNWithBoxGradients`, in place.
 
-    The box head of the model becomes the form of both pathways, each with its own weights. Its
-    predictor gets the two classifiers and a score threshold of 0.001, and stays as it is otherwise.
+    Both pathways get the layers of the model's box head, each with its own weights. The box
+    predictor gets the two classifiers and a score threshold of 0.001, and is otherwise kept.
 
     Args:
         model: the config of a `GeneralizedRCNN` with `StandardROIHeads` (Faster and Mask R-CNN),
             whose box head has fully connected layers, or `Res5ROIHeads`.
-        num_stages: 3, 5, 7, ...
+        num_stages: number of stages: 3, 5, 7, ...
 
     Raises:
         ValueError: for other ROI heads.
@@ -175,12 +174,11 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
     if "box_head" in heads:
         channels, side = heads.box_head.input_shape.channels, heads.box_head.input_shape.height
         in_features, scales = heads.box_in_features, heads.box_pooler.scales
-        head, features = heads.box_head, heads.box_head.fc_dims[-1]
-        predictor, pathway_pool = heads.box_predictor, 2
+        head, num_features, pathway_pool = heads.box_head, heads.box_head.fc_dims[-1], 2
     elif "res5" in heads:
         channels, side = heads.res5.in_channels, heads.pooler.output_size
         in_features, scales = heads.in_features, heads.pooler.scales
-        features, predictor, pathway_pool = heads.res5.out_channels, heads.box_predictor, 1
+        num_features, pathway_pool = heads.res5.out_channels, 1
         head = L(Res5Head)(
             input_shape=ShapeSpec(channels=channels, height=side, width=side),
             bottleneck_channels=heads.res5.bottleneck_channels,
@@ -192,6 +190,7 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
             f"use_mnc_heads replaces StandardROIHeads or Res5ROIHeads, not {heads._target_}"
         )
     side *= pathway_pool
+    predictor = heads.box_predictor
     model.proposal_generator.update(
         _target_=RPNWithBoxGradients,
         box_gradients="${..roi_heads.end_to_end}",
@@ -199,7 +198,7 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
     )
     predictor.update(
         _target_=MNCOutputLayers,
-        input_shape=ShapeSpec(channels=2 * features),
+        input_shape=ShapeSpec(channels=2 * num_features),
         num_classes="${..num_classes}",
         test_score_thresh=1e-3,
     )
@@ -223,7 +222,7 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
 
 
 def _repeat(head: DictConfig, times: int) -> list[DictConfig]:
-    """The config of a head and `times - 1` more that take their arguments from the first."""
+    """Return the config of a head and `times - 1` more that take their arguments from it."""
     followers = []
     for _ in range(times - 1):
         follower = deepcopy(head)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
+from hybrid_cascade.modeling.cascade.mask_branch import mask_features
+
 SIZE = (192, 256)
 
 
@@ -77,7 +79,7 @@ def test_mask_stages_agree_with_information_flow(golden_model, features, outputs
     maps = [features[0][f] for f in heads.mask_in_features]
     x = heads.mask_pooler(maps, [Boxes(outputs["mmdet_det_boxes"])])
     rows = torch.arange(len(x))
-    for stage, y in enumerate(heads._mask_features(x, 3)):
+    for stage, y in enumerate(mask_features(heads.mask_head, heads.mask_information_flow, x)):
         logits = heads.mask_head[stage].predictor(
             heads.mask_head[stage].deconv_relu(heads.mask_head[stage].deconv(y))
         )
