@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 
@@ -185,3 +186,72 @@ def test_stage_2_may_have_features_of_its_own(storage, make_ground_truth):
     boxes = [p.proposal_boxes.tensor for p in proposals]
     loss = train(heads, features, proposals, targets)["loss_mask_stage1"]
     assert all(g.abs().max() > 0 for g in torch.autograd.grad(loss, boxes))
+
+
+def late_loss(heads, targets):
+    """A loss that reaches `bbox_pred` through the bridge only."""
+    losses = train(heads, make_features(), make_proposals(targets), targets)
+    return losses["loss_mask_stage3"] + losses["loss_cls_stage4"]
+
+
+def bridge_gradient(loss, heads, retain_graph=False):
+    [gradient] = torch.autograd.grad(
+        loss, heads.predictor.bbox_pred.bias, retain_graph=retain_graph
+    )
+    return gradient
+
+
+def test_each_backward_pass_through_the_bridge_has_the_limit_of_its_own_scale(
+    storage, make_ground_truth
+):
+    heads, targets = make_heads(max_box_gradient=1e-6), make_targets(make_ground_truth)
+    expected = bridge_gradient(late_loss(heads, targets), heads)
+    loss = late_loss(heads, targets)
+    for scale in (2.0**14, 1.0, 2.0**-3):
+        gradient = bridge_gradient(scale * loss, heads, retain_graph=True) / scale
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-10)
+
+
+def test_limits_of_two_models_do_not_mix(storage, make_ground_truth):
+    models = [make_heads(max_box_gradient=bound) for bound in (1e-6, 3e-6)]
+    targets, scales = make_targets(make_ground_truth), (2.0**14, 1.0)
+    expected = [bridge_gradient(late_loss(m, targets), m) for m in models]
+    assert not torch.allclose(*expected)
+    # Both forward passes before the backward passes, then both in one backward pass.
+    losses = [s * late_loss(m, targets) for m, s in zip(models, scales, strict=True)]
+    biases = [m.predictor.bbox_pred.bias for m in models]
+    for gradients in (
+        [bridge_gradient(x, m, retain_graph=True) for x, m in zip(losses, models, strict=True)],
+        torch.autograd.grad(sum(losses), biases),
+    ):
+        for gradient, scale, right in zip(gradients, scales, expected, strict=True):
+            torch.testing.assert_close(gradient / scale, right, rtol=1e-4, atol=1e-10)
+
+
+def test_limits_of_the_rpn_follow_the_losses_of_the_roi_heads(storage, tiny_config, inputs):
+    config = tiny_config("mnc_toy")
+    config.roi_heads.max_box_gradient = 1e-7
+    model = instantiate(config).train()
+    weight = model.proposal_generator.rpn_head.anchor_deltas.weight
+
+    def losses():
+        torch.manual_seed(11)
+        return [v for k, v in model(inputs).items() if "rpn" not in k]
+
+    [expected] = torch.autograd.grad(sum(losses()), weight)
+    assert expected.abs().max() > 0
+    found = losses()
+    for scale in (2.0**14, 1.0):
+        [gradient] = torch.autograd.grad(scale * sum(found), weight, retain_graph=True)
+        torch.testing.assert_close(gradient / scale, expected, rtol=1e-3, atol=1e-10)
+    # Losses that are left out have no say, nor have those of the RPN.
+    [gradient] = torch.autograd.grad(sum(found) + 0 * found[0], weight, retain_graph=True)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-10)
+    config.roi_heads.max_box_gradient = None
+    torch.manual_seed(0)
+    free = instantiate(config).train()
+    free.load_state_dict(model.state_dict())
+    torch.manual_seed(11)
+    loss = sum(v for k, v in free(inputs).items() if "rpn" not in k)
+    [gradient] = torch.autograd.grad(loss, free.proposal_generator.rpn_head.anchor_deltas.weight)
+    assert gradient.abs().max() > 100 * expected.abs().max()
