@@ -7,8 +7,8 @@ from detectron2.config import instantiate
 from detectron2.structures import pairwise_iou
 
 from hybrid_cascade.modeling import VotingEnsemble
-from hybrid_cascade.modeling.ensembles.voting import to_frame
-from hybrid_cascade.modeling.mnc.roi_heads import Candidates
+from hybrid_cascade.modeling.ensembles.voting import map_to_image
+from hybrid_cascade.modeling.mnc.candidates import Candidates
 
 
 def liven_up(model, seed):
@@ -75,7 +75,7 @@ def test_every_model_has_a_say(model, image):
     joined = VotingEnsemble([model, other])
     [both], [one] = detect(joined, image), detect(model, image)
     assert not torch.equal(both.scores, one.scores)
-    found = [joined._look(m, image["image"]) for m in joined.models]
+    found = [joined._find_candidates(m, image["image"]) for m in joined.models]
     size = image["image"].shape[1:]
     best = model.roi_heads.merge(found[0] + found[1], size)
     torch.testing.assert_close(both.scores.max(), best.scores.max())
@@ -85,7 +85,7 @@ def test_views_are_scaled_back_to_the_output(model, image):
     model.roi_heads.test_output = "nms"  # votes are counted in the pixels of the image
     pixels = image["image"].permute(1, 2, 0).numpy()
     resize = T.ResizeShortestEdge(128).get_transform(pixels)
-    resized = torch.as_tensor(resize.apply_image(pixels)).permute(2, 0, 1)
+    resized = torch.tensor(resize.apply_image(pixels)).permute(2, 0, 1)
     [expected] = detect(model, {"image": resized, "height": 64, "width": 96})
     [found] = detect(VotingEnsemble([model], short_sides=[128]), image)
     assert found.image_size == (64, 96)
@@ -122,17 +122,17 @@ def test_mirrored_views_find_the_same_in_the_mirror(model, image):
 
 def test_candidates_move_with_their_view():
     candidates = Candidates(
-        stage=3,
+        num_stages=3,
         boxes=torch.tensor([[1.0, 2.0, 5.0, 8.0]]),
         masks=torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]),
         scores=torch.tensor([[0.5, 0.5]]),
         class_boxes=torch.tensor([[1.0, 2.0, 5.0, 8.0, 0.0, 0.0, 10.0, 20.0]]),
     )
-    moved = to_frame(candidates, frame=(20, 10), size=(40, 30), flip=True)
+    moved = map_to_image(candidates, view_size=(20, 10), image_size=(40, 30), flip=True)
     assert moved.boxes.tolist() == [[15.0, 4.0, 27.0, 16.0]]
     assert moved.masks.tolist() == [[[1.0, 0.0], [1.0, 0.0]]]
     assert moved.class_boxes.tolist() == [[15.0, 4.0, 27.0, 16.0, 0.0, 0.0, 30.0, 40.0]]
-    assert moved.stage == 3 and torch.equal(moved.scores, candidates.scores)
+    assert moved.num_stages == 3 and torch.equal(moved.scores, candidates.scores)
 
 
 def test_models_of_other_classes_are_refused(model):

@@ -6,16 +6,18 @@ import detectron2.data.transforms as T
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ..mnc.roi_heads import Candidates, MNCROIHeads
+from ..mnc.candidates import Candidates
+from ..mnc.roi_heads import MNCROIHeads
 
 
 class VotingEnsemble(nn.Module):
-    """Joins what all stages of all models find in all views of an image, for one mask voting.
+    """Joins the candidates of all stages of all models in all views of an image in one mask voting.
 
-    So did the winning entry of COCO 2015 (arXiv 1512.03385, appendix B; MNC, Section 5.3), of which
-    this is the inference. Images should come in their original size, as the views are made of them.
+    The winning entry of COCO 2015 made its detections this way (arXiv 1512.03385, appendix B; MNC,
+    Section 5.3). Images should come in their original size, as the views are made of them.
     """
 
     def __init__(
@@ -27,10 +29,12 @@ class VotingEnsemble(nn.Module):
     ):
         """
         Args:
-            models: with `MNCROIHeads` and the same classes. The thresholds of the first count.
-            short_sides: the sizes that images are resized to; none: as they come.
-            max_size: bound of the longer side.
-            flip: look at the mirrored views, too.
+            models: with `MNCROIHeads` and the same classes. The heads of the first merge the
+                candidates of all, by their `test_output` and thresholds.
+            short_sides: the sizes, in pixels, that images are resized to; if there are none, images
+                keep their size.
+            max_size: bound of the longer side of resized images, in pixels.
+            flip: add the mirrored views.
 
         Raises:
             ValueError: for models with other heads, or different numbers of classes.
@@ -48,30 +52,30 @@ class VotingEnsemble(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """As `GeneralizedRCNN.inference`; masks are voted in the size of the output."""
+        """Return detections as `GeneralizedRCNN.inference` does; masks have the output size."""
         return [{"instances": self._detect(x)} for x in batched_inputs]
 
-    def _detect(self, x: dict):
+    def _detect(self, x: dict) -> Instances:
         size = x.get("height", x["image"].shape[1]), x.get("width", x["image"].shape[2])
         candidates = []
         for view in self._views(x["image"]):
             for flip in self.flips:
                 for model in self.models:
-                    found = self._look(model, view.flip(2) if flip else view)
-                    frame = view.shape[1:]
-                    candidates += [to_frame(c, frame, size, flip) for c in found]
+                    found = self._find_candidates(model, view.flip(2) if flip else view)
+                    candidates += [map_to_image(c, view.shape[1:], size, flip) for c in found]
         return detector_postprocess(self.models[0].roi_heads.merge(candidates, size), *size)
 
     def _views(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield an image (C, h, w) in the sizes that the models see."""
         if not self.resizes:
             yield image
         pixels = image.permute(1, 2, 0).cpu().numpy()
         for resize in self.resizes:
             resized = resize.get_transform(pixels).apply_image(pixels)
-            yield torch.as_tensor(resized).permute(2, 0, 1)
+            yield torch.tensor(resized).permute(2, 0, 1)  # the array may not be writable: copy
 
     @staticmethod
-    def _look(model: GeneralizedRCNN, image: Tensor) -> list[Candidates]:
+    def _find_candidates(model: GeneralizedRCNN, image: Tensor) -> list[Candidates]:
         images = model.preprocess_image([{"image": image}])
         features = model.backbone(images.tensor)
         proposals, _ = model.proposal_generator(images, features)
@@ -79,21 +83,28 @@ class VotingEnsemble(nn.Module):
         return candidates
 
 
-def to_frame(
-    candidates: Candidates, frame: tuple[int, int], size: tuple[int, int], flip: bool
+def map_to_image(
+    candidates: Candidates, view_size: tuple[int, int], image_size: tuple[int, int], flip: bool
 ) -> Candidates:
-    """Candidates of a view of (height, width) `frame`, mirrored or not, in an image of `size`."""
-    scale_y, scale_x = size[0] / frame[0], size[1] / frame[1]
+    """Return the candidates of a view with their boxes and masks where they are in the image.
+
+    Args:
+        candidates: of the view.
+        view_size: its height and width, in pixels.
+        image_size: (H, W), in pixels.
+        flip: whether the view is mirrored.
+    """
+    scale_y, scale_x = image_size[0] / view_size[0], image_size[1] / view_size[1]
 
     def move(boxes: Tensor) -> Tensor:
         boxes = boxes.unflatten(1, (-1, 4))
         if flip:
             x1, y1, x2, y2 = boxes.unbind(2)
-            boxes = torch.stack([frame[1] - x2, y1, frame[1] - x1, y2], dim=2)
+            boxes = torch.stack([view_size[1] - x2, y1, view_size[1] - x1, y2], dim=2)
         return (boxes * boxes.new_tensor([scale_x, scale_y] * 2)).flatten(1)
 
     return Candidates(
-        stage=candidates.stage,
+        num_stages=candidates.num_stages,
         boxes=move(candidates.boxes),
         masks=candidates.masks.flip(2) if flip else candidates.masks,
         scores=candidates.scores,

@@ -1,10 +1,7 @@
-"""Multi-task Network Cascades."""
+"""Multi-task Network Cascades (MNC, CVPR 2016, arXiv 1512.04412)."""
 
-from .heads import MNCMaskHead
-from .image_masks import ImageMasks
-from .mask_voting import mask_voting
-from .output_layers import MNCOutputLayers
-from .res5_head import Res5Head
+from .heads import MNCMaskHead, MNCOutputLayers, Res5Head
+from .mask_voting import ImageMasks, mask_voting
 from .roi_heads import MNCROIHeads
 from .rpn import RPNWithBoxGradients
 

@@ -1,14 +1,48 @@
 """Mask voting (MNC, arXiv 1512.04412, at inference): instances that overlap agree on one mask.
 
-R: instances, N: classes, S: survivors of non-maximum suppression, m: side of an instance's mask in
-cells, (H, W): size of the image. The default thresholds are those of the code that the paper's
-authors released.
+R instances, K classes, D detections that remain, M the side of an instance's mask in cells, H x W
+the size of the image. The default thresholds are those of the code that the paper's authors
+released.
 """
 
 import torch
 from detectron2.layers import batched_nms
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import BitMasks, Boxes, Instances, ROIMasks, pairwise_iou
 from torch import Tensor
+from torch.nn import functional as F
+
+
+class ImageMasks(ROIMasks):
+    """Masks (D, H, W) of the whole image, which `detector_postprocess` resizes with it.
+
+    Detectron2 takes the "pred_masks" of detections for probabilities of the inside of boxes,
+    (D, 1, M, M) or `ROIMasks`. This class stands there for masks that know their place, such as
+    those of `mask_voting`.
+    """
+
+    def to(self, device: torch.device) -> "ImageMasks":
+        return ImageMasks(super().to(device).tensor)
+
+    def __getitem__(self, item: slice | Tensor) -> "ImageMasks":
+        """Return the chosen masks. As in `ROIMasks`, an int raises a ValueError."""
+        return ImageMasks(super().__getitem__(item).tensor)
+
+    def to_bitmasks(
+        self, boxes: Boxes, height: int, width: int, threshold: float = 0.5
+    ) -> BitMasks:
+        """Return the masks in another size.
+
+        Args:
+            boxes: not used, as the masks know their place.
+            height, width: size of the result, in pixels.
+            threshold: pixels where the resized (bilinear) masks reach this value are set.
+        """
+        resized = self.tensor.new_empty((len(self), height, width), dtype=torch.bool)
+        # A few at a time, as floats take four times the memory.
+        for target, masks in zip(resized.split(16), self.tensor.split(16), strict=True):
+            floats = F.interpolate(masks[:, None].float(), (height, width), mode="bilinear")
+            torch.ge(floats[:, 0], threshold, out=target)
+        return BitMasks(resized)
 
 
 @torch.no_grad()
@@ -21,63 +55,59 @@ def mask_voting(
     merge_iou: float = 0.5,
     mask_threshold: float = 0.4,
     topk: int = 100,
-    score_threshold: float = 0.0,
+    score_thresh: float = 0.0,
 ) -> Instances:
-    """Detections of one image, each with the mask that the instances around it vote for.
+    """Return the detections of an image, each with the mask that the instances around it vote for.
 
-    Class by class, boxes are suppressed by score. All R instances whose box has an IoU of at least
-    `merge_iou` with a survivor's vote on each pixel of its mask, with their scores of the
-    survivor's class, normalised to sum 1, as weights. An instance votes for a pixel where its own
-    mask, pasted into the image, reaches `mask_threshold`; a pixel is set where the votes do.
+    NMS first chooses the detections of each class. Then all R instances whose boxes have an IoU of
+    at least `merge_iou` with a detection's box vote on each pixel of its mask. Their weights are
+    their scores for the detection's class, normalised to sum 1. An instance votes for a pixel if
+    its own mask, pasted into the image, reaches `mask_threshold` there. The pixel is set if the sum
+    of the votes reaches `mask_threshold`, too.
 
-    Masks are pasted as `detectron2.layers.paste_masks_in_image` pastes them, bilinear with zeros
-    beyond the outermost cells. On the CPU that function cuts masks off one or two pixels outside
+    Masks are pasted as `detectron2.layers.paste_masks_in_image` does it: bilinearly, with zeros
+    around the outermost cells. On the CPU that function cuts masks off one or two pixels outside
     their boxes. This one cuts nothing off, and gives the same masks on all devices.
 
-    An instance whose box has no area, or is reversed, has no mask and takes no part. A survivor
-    whose mask is empty, say because its box is outside the image, is dropped after `topk`.
+    Instances whose boxes have no area, or are reversed, have no masks; they are left out. A
+    detection whose mask comes out empty, for example because its box is outside the image, is
+    dropped, and no other takes its place among the `topk`.
 
     Args:
         boxes: (R, 4), XYXY, in pixels.
-        masks: (R, m, m), probabilities of the inside of the boxes.
-        scores: (R, N), probabilities of the classes, without the background.
+        masks: (R, M, M), probabilities of the inside of the boxes.
+        scores: (R, K), probabilities of the classes, without the background.
         image_size: (H, W), in pixels.
-        nms_iou: boxes of a higher IoU with a survivor of their class are suppressed.
+        nms_iou: NMS suppresses boxes of a higher IoU with a better one of their class.
         merge_iou: in [0, 1].
         mask_threshold: in (0, 1].
-        topk: the most survivors of an image, over all classes, best scores first.
-        score_threshold: survivors have a higher score than this. It saves time, and removes the
-            survivors that it names, no others: all instances vote, whatever their scores. Scores
-            of 0 never survive, as they leave no weights to normalise.
+        topk: the most detections of an image, over all classes; the best scores are kept.
+        score_thresh: detections have higher scores than this; not negative. It saves time, and
+            changes no other detection, as instances of all scores vote. A score of 0 is never a
+            detection, because it leaves no weights to normalise.
 
     Returns:
-        Instances, by descending score, with "pred_boxes" (the tight boxes of the masks, x2 and y2
-        one past the last column and row), "scores" (float32; those of the survivors),
-        "pred_classes" (int64) and "pred_masks", (S, H, W) bool.
+        D instances, by descending score, with "pred_boxes" (the tight boxes of the masks; x2 and y2
+        are one past the last column and row), "scores" (float32, as given), "pred_classes" (int64)
+        and "pred_masks", (D, H, W) bool.
 
     Raises:
-        ValueError: names the argument whose shape or value is wrong.
+        ValueError: if a shape or a value is wrong; the message names the argument.
     """
-    num_instances = len(boxes)
-    if boxes.shape != (num_instances, 4):
-        raise ValueError(f"boxes must be (R, 4), not {tuple(boxes.shape)}")
-    if masks.dim() != 3 or len(masks) != num_instances or masks.shape[1] != masks.shape[2]:
-        raise ValueError(f"masks must be ({num_instances}, m, m), not {tuple(masks.shape)}")
-    if scores.dim() != 2 or len(scores) != num_instances:
-        raise ValueError(f"scores must be ({num_instances}, N), not {tuple(scores.shape)}")
-    if not 0 <= merge_iou <= 1:
-        raise ValueError(f"merge_iou={merge_iou} is not in [0, 1]")
-    if not 0 < mask_threshold <= 1:
-        raise ValueError(f"mask_threshold={mask_threshold} is not in (0, 1]")
-    if topk < 0:
-        raise ValueError(f"topk={topk} is negative")
-    if score_threshold < 0:
-        raise ValueError(f"score_threshold={score_threshold} is negative")
+    _check_shapes(boxes, masks, scores)
+    for name, value, is_valid, problem in (
+        ("merge_iou", merge_iou, 0 <= merge_iou <= 1, "not in [0, 1]"),
+        ("mask_threshold", mask_threshold, 0 < mask_threshold <= 1, "not in (0, 1]"),
+        ("topk", topk, topk >= 0, "negative"),
+        ("score_thresh", score_thresh, score_thresh >= 0, "negative"),
+    ):
+        if not is_valid:
+            raise ValueError(f"{name}={value} is {problem}")
 
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     boxes, masks, scores = (x[has_area].float() for x in (boxes, masks, scores))
-    survivors, classes = _survivors(boxes, scores, score_threshold, nms_iou, topk)
-    merged = pairwise_iou(Boxes(boxes[survivors]), Boxes(boxes)) >= merge_iou
+    kept, classes = _nms(boxes, scores, score_thresh, nms_iou, topk)
+    merged = pairwise_iou(Boxes(boxes[kept]), Boxes(boxes)) >= merge_iou
     weights = merged * scores[:, classes].T
     weights /= weights.sum(dim=1, keepdim=True)
     # In half precision an average could fall on the other side of the threshold.
@@ -86,22 +116,36 @@ def mask_voting(
     instances = Instances(
         image_size,
         pred_boxes=_tight_boxes(voted),
-        scores=scores[survivors, classes],
+        scores=scores[kept, classes],
         pred_classes=classes,
         pred_masks=voted,
     )
     return instances[instances.pred_boxes.nonempty()]
 
 
-def _survivors(
-    boxes: Tensor, scores: Tensor, score_threshold: float, nms_iou: float, topk: int
+def _check_shapes(boxes: Tensor, masks: Tensor, scores: Tensor) -> None:
+    num_instances = len(boxes)
+    if boxes.shape != (num_instances, 4):
+        raise ValueError(f"boxes must be (R, 4), not {tuple(boxes.shape)}")
+    if masks.dim() != 3 or len(masks) != num_instances or masks.shape[1] != masks.shape[2]:
+        raise ValueError(f"masks must be ({num_instances}, M, M), not {tuple(masks.shape)}")
+    if scores.dim() != 2 or len(scores) != num_instances:
+        raise ValueError(f"scores must be ({num_instances}, K), not {tuple(scores.shape)}")
+
+
+def _nms(
+    boxes: Tensor, scores: Tensor, score_thresh: float, nms_iou: float, topk: int
 ) -> tuple[Tensor, Tensor]:
-    """(S,) instances and (S,) classes, by descending score, then by instance, then by class."""
-    rows, classes = (scores > score_threshold).nonzero(as_tuple=True)
+    """Return the instances (D,) and the classes (D,) that NMS keeps.
+
+    They are ordered by descending score, equal scores by instance, then by class.
+    """
+    rows, classes = (scores > score_thresh).nonzero(as_tuple=True)
     candidates = scores[rows, classes]
-    origin = boxes.amin() if len(boxes) else 0  # batched_nms mixes classes up below 0
+    # batched_nms tells classes apart by shifts that assume coordinates of at least 0.
+    origin = boxes.amin() if len(boxes) else 0
     kept = batched_nms(boxes[rows] - origin, candidates, classes, nms_iou)
-    kept = kept.sort().values  # where the order of equal scores is arbitrary
+    kept = kept.sort().values  # NMS leaves the order of equal scores open
     kept = kept[candidates[kept].argsort(descending=True, stable=True)[:topk]]
     return rows[kept], classes[kept]
 
@@ -111,13 +155,13 @@ def _vote(
     masks: Tensor,
     weights: Tensor,
     image_size: tuple[int, int],
-    threshold: float,
+    mask_threshold: float,
 ) -> Tensor:
-    """The masks (S, H, W) that R instances vote for with the weights (S, R).
+    """Return the masks (D, H, W) that R instances vote for with the weights (D, R).
 
-    It goes through the image tile by tile, as most instances are elsewhere. Those that reach into a
-    tile are pasted there once, whatever the number of survivors that they vote for, and a product
-    of matrices counts the votes.
+    It works tile by tile, because most instances are far from any one tile. Those that reach into a
+    tile are pasted there once, however many detections they vote for, and a matrix product counts
+    the votes.
     """
     height, width = image_size
     voted = weights.new_zeros((len(weights), height, width), dtype=torch.bool)
@@ -130,31 +174,35 @@ def _vote(
     margin = (boxes[:, 2:] - boxes[:, :2]) / (2 * masks.shape[-1])
     left, top = (boxes[:, :2] - margin).cpu().unbind(dim=1)
     right, bottom = (boxes[:, 2:] + margin).cpu().unbind(dim=1)
-    in_image = votes.any(dim=0)
+    has_vote = votes.any(dim=0)
     for y in range(0, height, tile):
-        in_rows = in_image & (top < y + tile) & (bottom > y)
+        in_rows = has_vote & (top < y + tile) & (bottom > y)
         for x in range(0, width, tile):
             here = (in_rows & (left < x + tile) & (right > x)).nonzero()[:, 0]
-            survivors = votes[:, here].any(dim=1).nonzero()[:, 0]
-            if len(survivors) == 0:
+            detections = votes[:, here].any(dim=1).nonzero()[:, 0]
+            if len(detections) == 0:
                 continue
-            here, survivors = here.to(boxes.device), survivors.to(boxes.device)
+            here, detections = here.to(boxes.device), detections.to(boxes.device)
             to_rows = _interpolation(boxes[here, 1::2], masks.shape[1], y, min(y + tile, height))
             to_columns = _interpolation(boxes[here, 0::2], masks.shape[2], x, min(x + tile, width))
             pasted = to_rows @ masks[here] @ to_columns.transpose(1, 2)
-            ballots = pasted.ge_(threshold).flatten(start_dim=1)
-            shares = weights[survivors][:, here] @ ballots
-            voted[survivors, y : y + tile, x : x + tile] = (shares >= threshold).unflatten(
+            ballots = pasted.ge_(mask_threshold).flatten(start_dim=1)
+            shares = weights[detections][:, here] @ ballots
+            voted[detections, y : y + tile, x : x + tile] = (shares >= mask_threshold).unflatten(
                 1, pasted.shape[1:]
             )
     return voted
 
 
 def _interpolation(sides: Tensor, cells: int, start: int, stop: int) -> Tensor:
-    """(R, stop - start, cells): the weights of an instance's cells for pixels along one axis.
+    """Return the weights (R, stop - start, cells) of masks' cells for pixels along one axis.
 
-    `sides`, (R, 2), are where the boxes start and end. Values are at the middle of cells and of
-    pixels, zeros around the cells.
+    Values belong to the middle of a cell and of a pixel; there are zeros around the cells.
+
+    Args:
+        sides: (R, 2), where the boxes start and end.
+        cells: of a mask.
+        start, stop: the pixels.
     """
     low, high = sides[:, :1], sides[:, 1:]
     middles = torch.arange(start, stop, device=sides.device) + 0.5
@@ -164,7 +212,7 @@ def _interpolation(sides: Tensor, cells: int, start: int, stop: int) -> Tensor:
 
 
 def _tight_boxes(masks: Tensor) -> Boxes:
-    """Boxes of (S, H, W) masks, without area where a mask is empty."""
+    """Return the tight boxes of masks (D, H, W), without area where a mask is empty."""
     starts, ends = [], []
     for dim in (1, 2):
         # As `any`, which is ten times slower on a CPU.

@@ -3,17 +3,18 @@
 from detectron2.config import configurable
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
+from detectron2.structures import Instances
 
-from .gradient_clamp import limit_gradient
+from .gradient_clamp import BoxGradientClamp, ClampedBoxes
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class RPNWithBoxGradients(RPN):
-    """Detectron2's RPN, whose proposals keep their graph.
+    """Detectron2's RPN, whose proposals are not detached.
 
-    The coordinates of the proposals are differentiable functions of the box deltas, so that the
-    losses of the stages that follow train the deltas too (MNC, arXiv 1512.04412, Section 3.1).
-    Which proposals survive the top-k selection and NMS is not differentiable and taken as given.
+    Their coordinates are differentiable functions of the box deltas, so that the losses of the
+    later stages train the deltas too (MNC, arXiv 1512.04412, Section 3.1). Which proposals the
+    top-k selection and NMS keep is not differentiable and taken as given.
     """
 
     @configurable
@@ -22,10 +23,10 @@ class RPNWithBoxGradients(RPN):
     ):
         """
         Args:
-            box_gradients: False makes it Detectron2's RPN.
-            max_box_gradient: bound, for a batch of one image, of each box delta's gradient that
-                comes from the later stages (`limit_gradient`); None for no bound. The RPN's own
-                losses are not limited.
+            box_gradients: False detaches the proposals, as Detectron2's RPN does.
+            max_box_gradient: bound, for a batch of one image, of the gradient that the later stages
+                send to each box delta (`BoxGradientClamp`); None for no bound. The gradients of the
+                RPN's own losses have none.
             kwargs: the arguments of `RPN`.
         """
         super().__init__(**kwargs)
@@ -41,15 +42,14 @@ class RPNWithBoxGradients(RPN):
         }
 
     def predict_proposals(self, anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes):
-        """See `RPN.predict_proposals`, which detaches."""
+        """Return proposals as `RPN.predict_proposals`, with gradients in training."""
         if not (self.training and self.box_gradients):
             return super().predict_proposals(
                 anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
             )
-        bound, num_images = self.max_box_gradient, len(image_sizes)
-        deltas = [limit_gradient(d, bound, num_images) for d in pred_anchor_deltas]
-        return find_top_rpn_proposals(
-            self._decode_proposals(anchors, deltas),
+        clamp = BoxGradientClamp(self.max_box_gradient, len(image_sizes))
+        proposals = find_top_rpn_proposals(
+            self._decode_proposals(anchors, [clamp(deltas) for deltas in pred_anchor_deltas]),
             [logits.detach() for logits in pred_objectness_logits],
             image_sizes,
             self.nms_thresh,
@@ -57,4 +57,17 @@ class RPNWithBoxGradients(RPN):
             self.post_nms_topk[self.training],
             self.min_box_size,
             self.training,
+        )
+        for p in proposals:
+            p.proposal_boxes = ClampedBoxes(p.proposal_boxes.tensor, clamp)
+        return proposals
+
+
+def check_box_gradients(proposals: list[Instances]) -> None:
+    """Raise a ValueError if no gradients can flow through the boxes of proposals."""
+    if not all(p.proposal_boxes.tensor.requires_grad for p in proposals):
+        raise ValueError(
+            "end_to_end=True trains through the boxes, but the proposals have no gradients. Use"
+            " RPNWithBoxGradients with box_gradients=True as the proposal generator, or set"
+            " end_to_end=False."
         )
