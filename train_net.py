@@ -8,14 +8,13 @@
 torchrun --nproc_per_node 2 train_net.py --config-file X.py
 """
 
-from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from hybrid_cascade.engine import (
-    LazyTrainer,
     Trainer,
+    as_run_config,
     build_model,
     draw_results,
     evaluate,
@@ -33,14 +32,13 @@ def main(args) -> None:
     cfg = load_config(args.config_file, args.opts)
     default_setup(cfg, args)
     setup_logger(output_dir(cfg), configure_stdout=False, **log)
-    is_yaml = isinstance(cfg, CfgNode)
     if not args.eval_only:
-        trainer = (Trainer if is_yaml else LazyTrainer)(cfg)
+        trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
         return
     model = build_model(cfg)
-    load_weights(model, cfg.MODEL.WEIGHTS if is_yaml else cfg.train.init_checkpoint)
+    load_weights(model, as_run_config(cfg).initial_weights)
     evaluate(cfg, with_test_time_options(cfg, model))
     if comm.is_main_process():
         draw_results(cfg, model)

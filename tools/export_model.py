@@ -2,7 +2,7 @@
 """Export a trained model as TorchScript, and compare the file with the model.
 
     tools/export_model.py --config-file configs/htc/htc_r50_fpn_1x.py \\
-        --weights output/model_final.pth --sample-image photo.jpg --output htc.ts
+        --weights output/model_final.pth --sample-image image.jpg --output htc.ts
 
 traces the model on the sample image, reloads the file, and compares what it detects with what the
 model detects: in the sample image, in a part of it of another shape, and in a black image. The file
@@ -20,7 +20,7 @@ from detectron2.data import transforms
 from detectron2.data.detection_utils import read_image
 from PIL import UnidentifiedImageError
 
-# Of boxes in pixels, and of probabilities. Classes, numbers and sizes must be equal.
+# Boxes in pixels, masks and scores as probabilities. Classes, numbers and sizes must be equal.
 TOLERANCES = {"pred_boxes": 1e-3, "pred_masks": 1e-5, "scores": 1e-5}
 
 
@@ -44,22 +44,13 @@ def main(argv: list[str] | None = None) -> int:
     from detectron2.export import dump_torchscript_IR
 
     from hybrid_cascade.engine import build_model, load_config, load_weights, test_augmentations
-    from hybrid_cascade.export.torchscript import (
-        check_traceable,
-        detect,
-        largest_differences,
-        trace,
-    )
+    from hybrid_cascade.export import check_traceable, detect, trace
 
     cfg = load_config(args.config_file, args.opts)
-    augmentations, image_format = test_augmentations(cfg)
     try:
-        image = read_image(args.sample_image, image_format)
+        image = load_image(args.sample_image, *test_augmentations(cfg))
     except UnidentifiedImageError:
         parser.error(f"cannot read image: {args.sample_image}")
-    image = transforms.AugInput(image)
-    transforms.AugmentationList(augmentations)(image)
-    image = torch.as_tensor(image.image.transpose(2, 0, 1).astype("float32"))
 
     model = build_model(cfg)
     try:
@@ -75,34 +66,13 @@ def main(argv: list[str] | None = None) -> int:
 
     args.output.parent.mkdir(parents=True, exist_ok=True)
     graph = trace(model, image)
-    # Under another name until it is compared: an older file stays if this one is no good.
+    # Under another name until it is compared, so that an older file stays if this one is wrong.
     candidate = args.output.with_name(args.output.name + ".new")
     graph.save(candidate)
     if args.dump_graph:
         dump_torchscript_IR(graph, args.dump_graph)
     graph = torch.jit.load(candidate, map_location=model.device)
-    height, width = image.shape[1:]
-    pictures = {
-        "sample image": image,
-        "part of it": image[:, : height // 2, : width * 3 // 4],
-        "black image": torch.zeros_like(image[:, :, : width // 2]),
-    }
-    agree = True
-    for name, picture in pictures.items():
-        print(f"{name}, {picture.shape[1]}x{picture.shape[2]}: ", end="")
-        try:
-            with torch.no_grad():
-                graph(picture)  # the second time, PyTorch optimizes what the first one has shown it
-                number = len(graph(picture)[0])
-            differences = largest_differences(model, graph, picture)
-        except RuntimeError as error:
-            print(f"the graph fails: {error}")
-            agree = False
-            continue
-        described = ", ".join(f"{field} {value:g}" for field, value in differences.items())
-        print(f"{number} detections, largest differences: {described}")
-        agree &= all(value <= TOLERANCES.get(field, 0) for field, value in differences.items())
-    if not agree:
+    if not agree(model, graph, image):
         candidate.unlink()
         print("The graph does not do what the model does: no file is written.", file=sys.stderr)
         return 1
@@ -114,6 +84,48 @@ def main(argv: list[str] | None = None) -> int:
     }
     print(f"wrote {args.output}; it needs {', '.join(sorted(operators))} beside PyTorch")
     return 0
+
+
+def load_image(
+    path: str, augmentations: list[transforms.Augmentation], image_format: str
+) -> torch.Tensor:
+    """Return an image (3, H, W) as a config's test augmentations make it, values 0 to 255.
+
+    Raises:
+        UnidentifiedImageError: if the file is not an image.
+    """
+    image = transforms.AugInput(read_image(path, image_format))
+    transforms.AugmentationList(augmentations)(image)
+    return torch.as_tensor(image.image.transpose(2, 0, 1).astype("float32"))
+
+
+def agree(model: torch.nn.Module, graph: torch.jit.ScriptModule, image: torch.Tensor) -> bool:
+    """Compare a graph with its model on three images of different shapes; print the differences."""
+    from hybrid_cascade.export import largest_differences
+
+    height, width = image.shape[1:]
+    images = {
+        "sample image": image,
+        "part of it": image[:, : height // 2, : width * 3 // 4],
+        "black image": torch.zeros_like(image[:, :, : width // 2]),
+    }
+    all_agree = True
+    for name, compared in images.items():
+        print(f"{name}, {compared.shape[1]}x{compared.shape[2]}: ", end="")
+        try:
+            with torch.no_grad():
+                graph(compared)
+                # In the second run, PyTorch optimizes the graph for what it saw in the first one.
+                number = len(graph(compared)[0])
+            differences = largest_differences(model, graph, compared)
+        except RuntimeError as error:
+            print(f"the graph fails: {error}")
+            all_agree = False
+            continue
+        described = ", ".join(f"{field} {value:g}" for field, value in differences.items())
+        print(f"{number} detections, largest differences: {described}")
+        all_agree &= all(value <= TOLERANCES.get(field, 0) for field, value in differences.items())
+    return all_agree
 
 
 if __name__ == "__main__":

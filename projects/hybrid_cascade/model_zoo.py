@@ -10,17 +10,17 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
 
-from .engine import FittingCheckpointer, build_model, load_config
+from .engine import FittingCheckpointer, as_run_config, build_model, load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
-# Checkpoint of a config, by its name: what `trained=True` loads. Nothing is published, so put your
-# files here: model_zoo.TRAINED["htc/htc_r50_fpn_1x.py"] = "htc_r50.pth"
+# Name of a config -> checkpoint that `trained=True` loads. No weights are published; name your own:
+# model_zoo.TRAINED["htc/htc_r50_fpn_1x.py"] = "htc_r50.pth"
 TRAINED: dict[str, str] = {}
 
 
 def get_config_file(config_path: str) -> str:
-    """The file of a config.
+    """Return the file of a config.
 
     Args:
         config_path: relative to configs/, e.g. "htc/htc_r50_fpn_1x.py".
@@ -43,12 +43,12 @@ def get_config_file(config_path: str) -> str:
 
 
 def get_config(config_path: str, trained: bool = False) -> DictConfig | CfgNode:
-    """The config of this name, a DictConfig for .py and a CfgNode for .yaml.
+    """Return the config of this name, a DictConfig for .py and a CfgNode for .yaml.
 
     Args:
         config_path: relative to configs/.
-        trained: let it load trained weights (`TRAINED`) instead of those that its training starts
-            from.
+        trained: whether its initial weights are the trained ones (`TRAINED`) instead of those that
+            its training starts from.
 
     Raises:
         FileNotFoundError: if there is no such config.
@@ -63,41 +63,28 @@ def get_config(config_path: str, trained: bool = False) -> DictConfig | CfgNode:
             "with tools/convert_checkpoint.py, and name the result in "
             f"hybrid_cascade.model_zoo.TRAINED[{config_path!r}]."
         )
-    return _with(cfg, "train.init_checkpoint", "MODEL.WEIGHTS", TRAINED[config_path])
+    return as_run_config(cfg).replaced(initial_weights=TRAINED[config_path]).cfg
 
 
 def get(config_path: str, trained: bool = False, device: str | None = None) -> nn.Module:
-    """The model of this name with its weights, in training mode.
+    """Return the model of this name with its weights, in training mode.
 
     Args:
         config_path: relative to configs/.
         trained: see `get_config`. With False, the weights are those that the training of the config
-            starts from, most often an ImageNet backbone, downloaded if need be.
-        device: where the model shall be; None: the GPU if there is one.
+            starts from, most often those of an ImageNet backbone, downloaded if they are a URL.
+        device: where to build the model; None: on the GPU if there is one.
 
     Raises:
         FileNotFoundError: if there is no such config, or its weights are a file that is missing.
         RuntimeError: see `get_config`.
         ValueError: if nothing in the weights fits; with `trained`, if not everything fits.
     """
-    cfg = get_config(config_path, trained)
+    run_config = as_run_config(get_config(config_path, trained))
     if device is not None:
-        cfg = _with(cfg, "train.device", "MODEL.DEVICE", device)
-    model = build_model(cfg).train()
-    weights = cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else cfg.train.init_checkpoint
-    if weights:
-        FittingCheckpointer(model, strict=trained).load(weights, checkpointables=[])
+        run_config = run_config.replaced(device=device)
+    model = build_model(run_config.cfg).train()
+    if run_config.initial_weights:
+        checkpointer = FittingCheckpointer(model, strict=trained)
+        checkpointer.load(run_config.initial_weights, checkpointables=[])
     return model
-
-
-def _with(
-    cfg: DictConfig | CfgNode, lazy_key: str, yaml_key: str, value: str
-) -> DictConfig | CfgNode:
-    """The config with a value under the name that it has in this kind of config."""
-    if isinstance(cfg, CfgNode):
-        cfg = cfg.clone()
-        cfg.merge_from_list([yaml_key, value])
-        return cfg
-    section, key = lazy_key.split(".")
-    cfg[section][key] = value
-    return cfg

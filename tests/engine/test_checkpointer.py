@@ -53,6 +53,15 @@ def test_what_a_run_resumes_from_must_fit_entirely(tmp_path):
         FittingCheckpointer(model(), str(tmp_path)).resume_or_load("", resume=True)
 
 
+def test_resuming_does_not_make_later_loads_strict(tmp_path):
+    checkpointer = FittingCheckpointer(model(), str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+    assert checkpointer.resume_or_load("", resume=True)["iteration"] == 1
+    part = {"0.weight": torch.zeros(4, 3)}
+    checkpointer.load(save(tmp_path / "part.pth", part))
+    assert torch.equal(checkpointer.model[0].weight, part["0.weight"])
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip file"])
 def test_a_damaged_file_is_an_error_that_names_it(tmp_path, content):
     (tmp_path / "damaged.pth").write_bytes(content)

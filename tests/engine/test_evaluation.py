@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -11,14 +12,14 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 
 from hybrid_cascade.data import register_coco_json, register_toy_scenes
-from hybrid_cascade.engine import build_model, evaluate, load_config
+from hybrid_cascade.engine import draw_results, evaluate, evaluation, load_config
 from hybrid_cascade.evaluation import VOCRegionEvaluator
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
 
 class Oracle(torch.nn.Module):
-    """Finds every instance of a data set of polygons exactly."""
+    """Finds every instance of a dataset of polygons exactly."""
 
     def __init__(self, dataset_name):
         super().__init__()
@@ -31,12 +32,12 @@ class Oracle(torch.nn.Module):
         image = self.dataset[image_id]
         size = image["height"], image["width"]
         annotations = [a for a in image["annotations"] if not a["iscrowd"]]
-        masks = [polygons_to_bitmask(a["segmentation"], *size) for a in annotations]
+        masks = np.array([polygons_to_bitmask(a["segmentation"], *size) for a in annotations])
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         return Instances(
             size,
             pred_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)),
-            pred_masks=BitMasks(torch.tensor(masks).reshape(-1, *size)).tensor,
+            pred_masks=BitMasks(torch.tensor(masks, dtype=torch.bool).reshape(-1, *size)).tensor,
             pred_classes=torch.tensor([a["category_id"] for a in annotations], dtype=torch.long),
             scores=torch.ones(len(annotations)),
         )
@@ -44,7 +45,7 @@ class Oracle(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """Three toy scenes as two data sets: of COCO's metrics, and of VOC's too."""
+    """Three toy scenes as two datasets: one with COCO's metrics, one with VOC's too."""
     root = tmp_path_factory.mktemp("data") / "toy_scenes"
     register_toy_scenes(str(root), "measured_toys", num_train=1, num_val=3)
     DatasetCatalog.get("measured_toys_val")  # draws them
@@ -82,7 +83,7 @@ def test_a_list_of_evaluators_in_a_lazy_config_gives_the_metrics_of_all(names, t
     check(evaluate(cfg, Oracle(name)), tmp_path, expected)
 
 
-def test_a_yaml_config_measures_what_the_data_set_asks_for(names, tmp_path):
+def test_a_yaml_config_measures_what_the_dataset_asks_for(names, tmp_path):
     coco, voc = names
     yaml = str(CONFIGS / "yaml" / "htc" / "htc_r50_fpn_1x.yaml")
     for name, expected in (
@@ -102,36 +103,31 @@ def test_the_data_of_sbd_is_read_as_bit_masks_and_measured_by_both():
     assert dataloader.evaluator[1].dataset_name == dataloader.test.dataset.names == "sbd_val"
 
 
-def channels_last_convolutions(model):
-    # Of a 1x1 convolution, both formats are the same.
-    weights = [p for p in model.parameters() if p.dim() == 4 and p.shape[-1] > 1]
-    return {w.is_contiguous(memory_format=torch.channels_last) for w in weights}
+def test_several_datasets_of_a_yaml_config_are_measured_and_stored_one_by_one(names, tmp_path):
+    yaml = str(CONFIGS / "yaml" / "htc" / "htc_r50_fpn_1x.yaml")
+    opts = ["DATASETS.TEST", str(names), "OUTPUT_DIR", str(tmp_path)]
+    results = evaluate(load_config(yaml, [*opts, "DATALOADER.NUM_WORKERS", "0"]), Oracle(names[0]))
+    assert list(results) == list(names)
+    assert [set(x) >= {"bbox", "segm"} for x in results.values()] == [True, True]
+    for name in names:
+        assert (tmp_path / "inference" / name / "coco_instances_results.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("path", "key"),
-    [
-        ("quick_start/htc_toy.py", "train.channels_last={}"),
-        ("yaml/htc/htc_r50_fpn_1x.yaml", "MODEL.CHANNELS_LAST {}"),
-    ],
-)
-@pytest.mark.parametrize(("value", "expected"), [(None, True), (True, True), (False, False)])
-def test_convolutions_are_channels_last_on_a_cpu_unless_the_config_says_otherwise(
-    path, key, value, expected
+def test_panels_are_drawn_in_eval_mode_without_gradients_and_the_model_trains_on(
+    names, tmp_path, monkeypatch
 ):
-    opts = [] if value is None else key.format(value).split()
-    model = build_model(load_config(str(CONFIGS / path), opts))
-    assert channels_last_convolutions(model) == {expected}
+    seen = []
 
+    def draw(model, batched_input, metadata, *, ground_truth):
+        seen.append((model.training, torch.is_grad_enabled(), ground_truth["image_id"]))
+        return np.zeros((4, 4, 3), np.uint8)
 
-def test_the_memory_format_changes_rounding_only(inputs):
-    models = []
-    for value in (True, False):
-        cfg = load_config(str(CONFIGS / "quick_start" / "htc_toy.py"))
-        cfg.train.channels_last = value
-        torch.manual_seed(0)
-        models.append(build_model(cfg))
-    with torch.no_grad():
-        images = models[0].preprocess_image(inputs).tensor
-        one, other = (m.semantic_branch(m.backbone(images), None)[0] for m in models)
-    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(evaluation, "draw_cascade_panel", draw)
+    opts = [f"dataloader.test.dataset.names={names[0]}", f"train.output_dir={tmp_path}"]
+    cfg = load_config(str(CONFIGS / "quick_start" / "htc_toy.py"), [*opts, "train.num_panels=2"])
+    model = torch.nn.Linear(1, 1).train()
+    draw_results(cfg, model)
+    images = [image["image_id"] for image in DatasetCatalog.get(names[0])]
+    assert seen == [(False, False, image_id) for image_id in images[:2]]
+    assert model.training
+    assert len(list((tmp_path / "panels").iterdir())) == 2

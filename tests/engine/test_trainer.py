@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from detectron2.utils.env import seed_all_rng
 
 from hybrid_cascade.data import DatasetError, register_toy_scenes
 from hybrid_cascade.engine import LazyTrainer, Trainer, load_config
+from hybrid_cascade.engine import trainer as trainer_module
 
 ROOT = Path(__file__).parent.parent.parent
 TOY = str(ROOT / "configs" / "quick_start" / "htc_toy.py")
@@ -39,7 +38,7 @@ def run(folder, *overrides, resume=False):
     config = load_config(TOY, [*TINY, f"train.output_dir={folder}", *overrides])
     os.makedirs(folder, exist_ok=True)
     seed_all_rng(config.train.seed)  # as default_setup does
-    trainer = LazyTrainer(config)
+    trainer = Trainer(config)
     trainer.resume_or_load(resume)
     trainer.train()
     return trainer
@@ -74,7 +73,13 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path):
     assert not all(torch.equal(whole[k], half[k]) for k in whole)
 
 
-def test_options_of_the_train_section_reach_the_trainer(tmp_path):
+def test_options_of_the_train_section_reach_the_trainer(tmp_path, monkeypatch):
+    ddp_options = {}
+    monkeypatch.setattr(
+        trainer_module,
+        "create_ddp_model",
+        lambda model, **options: ddp_options.update(options) or model,
+    )
     config = load_config(
         TOY,
         [
@@ -87,15 +92,22 @@ def test_options_of_the_train_section_reach_the_trainer(tmp_path):
             "train.amp.enabled=True",
         ],
     )
-    trainer = LazyTrainer(config)
+    trainer = Trainer(config)
     hooks = {type(hook).__name__: hook for hook in trainer._hooks}
     assert hooks["PeriodicCheckpointer"].max_to_keep == 3
     assert hooks["PeriodicCheckpointer"].period == 2
     assert hooks["PeriodicWriter"]._period == 7
     assert type(trainer.optimizer).__name__ == "AdamWWithGradientClip"
-    assert trainer._ddp_options()["find_unused_parameters"] is True
+    assert ddp_options["find_unused_parameters"] is True
+    assert ddp_options["broadcast_buffers"] is False
+    # DistributedDataParallel takes device_ids for GPUs only.
+    assert ("device_ids" in ddp_options) != torch.cuda.is_available()
     # Mixed precision needs a GPU; without one the training says so and goes on in float32.
     assert isinstance(trainer._trainer, AMPTrainer) == torch.cuda.is_available()
+
+
+def test_the_name_for_lazy_configs_from_before_is_the_same_trainer():
+    assert LazyTrainer is Trainer
 
 
 def test_gradients_are_clipped(tmp_path):
@@ -124,10 +136,10 @@ def test_fusion_without_a_branch_is_found_too(tmp_path):
     for key in ("semantic_branch", "semantic_targets", "stuff_labels", "combine_stuff_area_thresh"):
         config.model.pop(key)
     with pytest.raises(ValueError, match="roi_heads.semantic_fusion"):
-        LazyTrainer(config)
+        Trainer(config)
 
 
-def test_a_missing_data_set_is_an_error_that_says_where_it_is_expected(tmp_path):
+def test_a_missing_dataset_is_an_error_that_says_where_it_is_expected(tmp_path):
     with pytest.raises(DatasetError, match="instances_train2017.json.*DETECTRON2_DATASETS"):
         run(tmp_path, "dataloader.train.dataset.names=coco_2017_train_stuffthings")
 
@@ -179,72 +191,20 @@ def test_the_loader_of_a_yaml_config_pastes_where_it_says_so(pastes, tmp_path):
     assert [type(x["instances"].gt_masks) for x in batch] == [masks] * 2
 
 
-CONFIG_OF_OWN_DATA = """
-from detectron2.config import LazyConfig
-from hybrid_cascade.data import register_toy_scenes
-
-register_toy_scenes("{root}", "own_data", num_train=5, num_val=3)
-toy = LazyConfig.load("{toy}")
-model, dataloader, train = toy.model, toy.dataloader, toy.train
-optimizer, lr_multiplier = toy.optimizer, toy.lr_multiplier
-dataloader.train.dataset.names = "own_data_train"
-dataloader.train.total_batch_size = 2
-dataloader.test.dataset.names = "own_data_val"
-train.max_iter = 2
-train.num_panels = 1
-train.output_dir = "{output}"
-"""
+def file_names(loader):
+    return [Path(x["file_name"]).name for x in next(iter(loader))]
 
 
-@pytest.fixture
-def own_config(tmp_path):
-    path = tmp_path / "own.py"
-    text = CONFIG_OF_OWN_DATA.format(root=tmp_path / "own", toy=TOY, output=tmp_path / "out")
-    path.write_text(text)
-    return str(path)
-
-
-def train_net(*arguments, launcher=()):
-    done = subprocess.run(
-        [sys.executable, *launcher, str(ROOT / "train_net.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_the_command_line_trains_and_evaluates(own_config, tmp_path):
-    code, text = train_net("--config-file", own_config)
-    assert code == 0, text
-    assert text.count("There is no GPU") == (0 if torch.cuda.is_available() else 1)
-    trained = json.loads((tmp_path / "out" / "results.json").read_text())
-    weights = tmp_path / "out" / "model_final.pth"
-    code, text = train_net(
-        "--config-file", own_config, "--eval-only", f"train.init_checkpoint={weights}"
-    )
-    assert code == 0, text
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == trained
-
-
-def test_two_processes_under_torchrun_train_one_model(own_config, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29511")
-    code, text = train_net("--config-file", own_config, launcher=launcher)
-    assert code == 0, text
-    assert "World size: 2" in text
-    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
-    assert any("total_loss" in json.loads(line) for line in lines)
-    assert "segm" in json.loads((tmp_path / "out" / "results.json").read_text())
-
-
-@pytest.mark.parametrize(
-    "override, message",
-    [
-        ("train.max_iters=3", "Unknown config key 'train.max_iters'"),
-        ("train.init_checkpoint=nowhere.pth", "There is no checkpoint 'nowhere.pth'"),
-    ],
-)
-def test_a_mistake_ends_with_an_exit_code_and_a_message(own_config, override, message):
-    code, text = train_net("--config-file", own_config, override)
-    assert code != 0
-    assert message in text
+def test_a_resumed_run_continues_its_images_where_precise_bn_has_a_loader_too(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(YAML)
+    opts = ["OUTPUT_DIR", str(tmp_path), "TEST.PRECISE_BN.ENABLED", "True", "TEST.EVAL_PERIOD", "9"]
+    cfg = load_config(str(tmp_path / "tiny.yaml"), opts)
+    whole = Trainer(cfg)
+    assert "PreciseBN" in [type(hook).__name__ for hook in whole._hooks]
+    batches = iter(whole.data_loader)
+    next(batches)
+    second = [Path(x["file_name"]).name for x in next(batches)]
+    resumed = Trainer(cfg)
+    resumed.checkpointer.save("model_0000000", iteration=0)
+    resumed.resume_or_load()
+    assert file_names(resumed.data_loader) == second != file_names(whole.data_loader)

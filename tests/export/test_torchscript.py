@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec, batched_nms
 from detectron2.modeling import MViT, SwinTransformer
@@ -14,12 +15,8 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 import hybrid_cascade
-from hybrid_cascade.export.torchscript import (
-    detect,
-    largest_differences,
-    pooled_by_torchvision,
-    trace,
-)
+from hybrid_cascade.export import detect, largest_differences, pool_with_torchvision, trace
+from hybrid_cascade.modeling import FusedROIPooler
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "quick_start"
 LIBRARIES = list((Path(hybrid_cascade.__file__).parent / "layers").glob("_C*"))
@@ -65,8 +62,8 @@ def build(tiny_config, images):
 
 @torch.no_grad()
 def best_scores(model, images):
-    with pooled_by_torchvision(model):
-        return [max(detect(model, [{"image": x}])[0].scores, default=0.0) for x in images]
+    model = pool_with_torchvision(model)
+    return [max(detect(model, [{"image": x}])[0].scores, default=0.0) for x in images]
 
 
 CASES = {
@@ -121,8 +118,20 @@ def model_outputs(model, image):
     yield torch.tensor(instances.image_size)
 
 
+def test_a_comparison_leaves_the_model_as_it_is_and_copies_no_weights(build, images):
+    model = build("htc_toy")
+    poolers = [m for m in model.modules() if isinstance(m, FusedROIPooler)]
+    own_outputs = list(model_outputs(model, images[1]))
+    copied = pool_with_torchvision(model)
+    assert poolers and all(pooler.in_one_pass for pooler in poolers)
+    assert not any(m.in_one_pass for m in copied.modules() if isinstance(m, FusedROIPooler))
+    of_model, of_copy = (m.state_dict(keep_vars=True).values() for m in (model, copied))
+    assert [id(tensor) for tensor in of_model] == [id(tensor) for tensor in of_copy]
+    assert all(map(torch.equal, own_outputs, model_outputs(model, images[1])))
+
+
 class BatchedNMS(nn.Module):
-    """Boxes (N, 4), scores and classes come as an image of N rows."""
+    """Takes boxes (R, 4), scores and classes as an image of R rows."""
 
     def inference(self, batched_inputs, do_postprocess):
         boxes, scores, classes = batched_inputs[0]["image"].split([4, 1, 1], dim=1)
@@ -142,6 +151,20 @@ def test_few_and_many_boxes_survive_the_same_nms_as_in_eager_mode():
     for number in (0, 10, len(boxes)):
         differences = largest_differences(BatchedNMS(), graph, boxes[:number])
         assert set(differences.values()) == {0}, number
+
+
+class Fails(nn.Module):
+    def inference(self, batched_inputs, do_postprocess):
+        raise RuntimeError("in the middle of a trace")
+
+
+def test_torchvisions_nms_is_its_own_again_after_a_trace():
+    eager = torchvision.ops.boxes.batched_nms
+    trace(BatchedNMS(), torch.rand(5, 6))
+    assert torchvision.ops.boxes.batched_nms is eager
+    with pytest.raises(RuntimeError, match="in the middle of a trace"):
+        trace(Fails(), torch.rand(5, 6))
+    assert torchvision.ops.boxes.batched_nms is eager
 
 
 class Detector(nn.Module):

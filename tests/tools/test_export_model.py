@@ -14,7 +14,7 @@ from detectron2.layers import shapes_to_tensor
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from hybrid_cascade.export.torchscript import pooled_by_torchvision
+from hybrid_cascade.export import pool_with_torchvision
 
 ROOT = Path(__file__).parents[2]
 HTC = ROOT / "configs" / "quick_start" / "htc_toy.py"
@@ -86,8 +86,8 @@ def test_an_exported_htc_runs_in_a_process_with_torch_and_torchvision_only(
 
     image = torch.randint(0, 256, (3, 97, 130)).float()
     model = model.to(memory_format=torch.channels_last)  # as the tool's on CPUs
-    with torch.no_grad(), pooled_by_torchvision(model):
-        [found] = model.inference([{"image": image}], do_postprocess=False)
+    with torch.no_grad():
+        [found] = pool_with_torchvision(model).inference([{"image": image}], do_postprocess=False)
     expected = [found.pred_boxes.tensor, found.pred_classes, found.pred_masks, found.scores]
     assert len(found)
     torch.save([image, *expected, torch.tensor([97, 130])], tmp_path / "expected.pth")

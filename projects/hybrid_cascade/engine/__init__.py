@@ -1,21 +1,28 @@
+"""Run what a config describes: build its model, train it, evaluate it."""
+
+from .build import build_model
 from .checkpointer import FittingCheckpointer, load_weights
 from .config_files import load_config
-from .evaluation import (
-    build_model,
-    draw_results,
-    evaluate,
+from .evaluation import draw_results, evaluate
+from .inference_options import with_test_time_options
+from .launch import launch
+from .run_config import (
+    RunConfig,
+    as_run_config,
     output_dir,
     test_augmentations,
     test_dataset_names,
 )
-from .inference_options import with_test_time_options
-from .launch import launch
-from .trainer import LazyTrainer, Trainer
+from .trainer import Trainer
+
+LazyTrainer = Trainer  # its name for a LazyConfig, before `Trainer` took both kinds of config
 
 __all__ = [
     "FittingCheckpointer",
     "LazyTrainer",
+    "RunConfig",
     "Trainer",
+    "as_run_config",
     "build_model",
     "draw_results",
     "evaluate",

@@ -1,4 +1,7 @@
-"""Load checkpoints, and refuse those that do not fit."""
+"""Load and save this project's checkpoints; refuse those that do not fit the model.
+
+Checkpoints of other projects are converted by the package `hybrid_cascade.converters`.
+"""
 
 import os
 import pickle
@@ -8,10 +11,10 @@ from torch import nn
 
 
 class FittingCheckpointer(DetectionCheckpointer):
-    """`DetectionCheckpointer` that fails where it would warn and go on with random weights.
+    """`DetectionCheckpointer` that fails where that one warns and goes on with random weights.
 
-    Weights to start a training from may lack heads or have heads for other classes, which start
-    fresh, but something must fit. With `strict`, everything must.
+    Weights to start a training from may lack heads, or have heads for other classes: these then
+    start from random weights. At least one parameter must fit; with `strict`, all must.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **kwargs):
@@ -38,9 +41,17 @@ class FittingCheckpointer(DetectionCheckpointer):
             raise ValueError(f"The checkpoint {path!r} can't be read: {error}") from error
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
-        """See `Checkpointer.resume_or_load`; what a run resumes from must fit entirely."""
-        self.strict = self.strict or (resume and self.has_checkpoint())
-        return super().resume_or_load(path, resume=resume)
+        """See `Checkpointer.resume_or_load`; a checkpoint to resume from must fit entirely."""
+        if not (resume and self.has_checkpoint()):
+            return super().resume_or_load(path, resume=False)
+        strict = FittingCheckpointer(
+            self.model,
+            self.save_dir,
+            strict=True,
+            save_to_disk=self.save_to_disk,
+            **self.checkpointables,
+        )
+        return strict.load(self.get_checkpoint_file())
 
     def _load_model(self, checkpoint):
         incompatible = super()._load_model(checkpoint)

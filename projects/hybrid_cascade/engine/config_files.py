@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import add_hybrid_cascade_config
 
-# The keys of a LazyConfig's `train` section and what they are where a config leaves them out:
+# All keys of a LazyConfig's `train` section, and their values where a config leaves them out:
 # Detectron2's (its configs/common/train.py), then those that this project adds.
 TRAIN_DEFAULTS = {
     "output_dir": "./output",
@@ -34,17 +34,17 @@ TRAIN_DEFAULTS = {
         "clip_value": 35.0,
         "norm_type": 2.0,
     },
-    # Images of the test set drawn stage by stage after training and evaluation.
+    # Test images that are drawn stage by stage after training and evaluation.
     "num_panels": 6,
     # Memory format of the convolutions. None: channels-last on CPUs.
     "channels_last": None,
-    # With --eval-only: several views of each image, and further models of the same config.
+    # With --eval-only: several views of each image, and further checkpoints of the same config.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
 }
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgNode:
-    """Load a config for the device that is there.
+    """Load a config; where it asks for a GPU and there is none, it gets the CPU.
 
     Args:
         config_file: a LazyConfig (.py) with `model`, `train`, `dataloader`, `optimizer` and
@@ -56,7 +56,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
         FileNotFoundError: if there is no such file.
         KeyError: for a key that does not exist; names it and the nearest ones.
         ValueError: for a file of another kind or without one of the sections, or if model and data
-            do not agree on the order of the colours.
+            have different orders of the colour channels.
     """
     if not os.path.isfile(config_file):
         raise FileNotFoundError(f"There is no config file {config_file!r} (--config-file)")
@@ -85,6 +85,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
 
 
 def _check_image_formats(cfg: DictConfig) -> None:
+    """Raise a ValueError if model and data have different orders of the colour channels."""
     expected = cfg.model.get("input_format")
     for split in ("train", "test"):
         mapper = cfg.dataloader.get(split, {}).get("mapper", {})
@@ -118,7 +119,10 @@ def _check_keys(prefix: str, section: DictConfig, known: dict) -> None:
 
 
 def _check_override(cfg: DictConfig, override: str) -> None:
-    """LazyConfig adds keys that do not exist; allow it only where they are arguments of a call."""
+    """Raise a KeyError for an override that would add a key that nothing reads.
+
+    LazyConfig adds every key. New keys are fine where they are arguments of a `_target_`.
+    """
     key, separator, _ = override.partition("=")
     if not separator:
         raise ValueError(f"The override {override!r} is not of the form key=value")
@@ -139,10 +143,11 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 
 
 def _arguments(target: Callable | str) -> list[str] | None:
-    """The names that a function or class takes; None where `**kwargs` end nobody knows where.
+    """Return the names of the arguments of a function or class; None if it takes any name.
 
-    The `**kwargs` of a constructor are taken to go to the next one of the class hierarchy if that
-    is how a config builds the class (`@configurable`), as it does ROI heads and meta-architectures.
+    A `@configurable` class (ROI heads and meta-architectures, for example) is taken to hand its
+    `**kwargs` to the constructor of its base class, whose arguments are then added. Any other
+    `**kwargs` may be of any name.
     """
     target = locate(target) if isinstance(target, str) else target
     constructors = [target]

@@ -1,7 +1,6 @@
-"""Inference with several views of an image and several checkpoints of a model."""
+"""Detect with several views of an image and several checkpoints of a model."""
 
 from copy import deepcopy
-from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
@@ -9,50 +8,34 @@ from torch import nn
 
 from ..modeling import MNCROIHeads, RCNNEnsemble, RCNNWithTestTimeAugmentation, VotingEnsemble
 from .checkpointer import load_weights
-
-
-@dataclass
-class TestTimeOptions:
-    """`train.test_time` of a LazyConfig, TEST.AUG and TEST.CHECKPOINTS of a CfgNode."""
-
-    checkpoints: list[str]  # of further models, beside train.init_checkpoint or MODEL.WEIGHTS
-    short_sides: list[int]
-    max_size: int
-    flip: bool
-
-    @classmethod
-    def of(cls, cfg: DictConfig | CfgNode) -> "TestTimeOptions":
-        if not isinstance(cfg, CfgNode):
-            return cls(**cfg.train.test_time)
-        views = cfg.TEST.AUG
-        sides = list(views.MIN_SIZES) if views.ENABLED else []
-        flip = views.ENABLED and views.FLIP
-        return cls(list(cfg.TEST.CHECKPOINTS), sides, views.MAX_SIZE, flip)
+from .run_config import as_run_config
 
 
 def with_test_time_options(cfg: DictConfig | CfgNode, model: nn.Module) -> nn.Module:
-    """A model that detects as the config's test-time options say; the model itself without any.
+    """Return a model with the views and checkpoints of a config; the model itself without any.
 
-    The models and views of MNC vote together on masks. Those of other R-CNNs are averaged, the
-    models within each view.
+    The options are `train.test_time` of a LazyConfig, TEST.AUG and TEST.CHECKPOINTS of a CfgNode.
+    The models and views of MNC vote together on masks. The models of other R-CNNs are averaged
+    within each view, and views as in Detectron2's `GeneralizedRCNNWithTTA`.
 
     Raises:
-        ValueError: if the model has no way to join what it finds.
+        ValueError: if the detections of such models or views can't be combined.
         FileNotFoundError: for a checkpoint that does not exist.
     """
-    options = TestTimeOptions.of(cfg)
-    views = (options.short_sides, options.max_size, options.flip)
-    has_views = bool(options.short_sides or options.flip)
-    if not (options.checkpoints or has_views):
+    options = as_run_config(cfg).inference_options
+    if not (options.checkpoints or options.has_views):
         return model
     for output in ("output_sem_seg", "output_panoptic_seg"):
         if getattr(model, output, False):
-            raise ValueError(f"Test-time options join instances only: set model.{output}=False")
+            raise ValueError(f"Test-time options combine instances only: set model.{output}=False")
     models = [model]
     for path in options.checkpoints:
         models.append(deepcopy(model))
         load_weights(models[-1], path)
+    views = (options.short_sides, options.max_size, options.flip)
     if isinstance(getattr(model, "roi_heads", None), MNCROIHeads):
         return VotingEnsemble(models, *views).eval()
-    joined = RCNNEnsemble(models) if options.checkpoints else model
-    return (RCNNWithTestTimeAugmentation(joined, *views) if has_views else joined).eval()
+    combined = RCNNEnsemble(models) if options.checkpoints else model
+    if options.has_views:
+        combined = RCNNWithTestTimeAugmentation(combined, *views)
+    return combined.eval()

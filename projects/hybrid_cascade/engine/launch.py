@@ -1,4 +1,4 @@
-"""Start the processes of a training: one, one for each GPU, or those that torchrun has started."""
+"""Start the processes of a run: a single one, or one for each GPU; or join those of torchrun."""
 
 import logging
 import os
@@ -16,8 +16,9 @@ def launch(main: Callable, args) -> None:
 
     Args:
         main: the function to run.
-        args: of Detectron2's `default_argument_parser`. `num_gpus` is taken as 1 where there is no
-            GPU; under torchrun its own settings count, with gloo where there is no GPU.
+        args: of Detectron2's `default_argument_parser`. Without a GPU, `num_gpus` counts as 1.
+            Under torchrun the number of processes is torchrun's, and they talk over NCCL, or over
+            gloo without a GPU.
     """
     if "LOCAL_WORLD_SIZE" in os.environ:
         _join_torchrun()
@@ -50,5 +51,5 @@ def _join_torchrun() -> None:
 
 
 def _share_cores(num_processes: int) -> None:
-    """Threads of all processes together fill the cores: torchrun gives each one, torch all."""
+    """Give each process an equal share of the cores (torchrun would give it one, torch all)."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_processes))

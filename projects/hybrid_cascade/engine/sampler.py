@@ -7,7 +7,7 @@ from detectron2.data.samplers import TrainingSampler
 
 
 class ResumableTrainingSampler(TrainingSampler):
-    """`TrainingSampler` that can leave out what a run has consumed before it was resumed.
+    """`TrainingSampler` that can skip the samples that a run saw before it was interrupted.
 
     Attributes:
         first: index of the first sample of this process to yield; set before iterating.

@@ -17,7 +17,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..roi_warp_pooler import ROIWarpPooler
+from ..poolers import ROIWarpPooler
 from .candidates import Candidates, suppress_class_boxes, suppress_rois, vote
 from .gradient_clamp import BoxGradientClamp, clamps_of, tell_loss_scale
 from .heads import MNCMaskHead, MNCOutputLayers

@@ -1,0 +1,153 @@
+"""What a run reads from its config, whatever kind of config it is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
+from typing import Any, ClassVar
+
+import detectron2.data.transforms as T
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.samplers import TrainingSampler
+from detectron2.evaluation import DatasetEvaluator
+from omegaconf import DictConfig
+from torch import nn
+
+
+@dataclass
+class InferenceOptions:
+    """Views and further checkpoints that take part in the detections of an image."""
+
+    checkpoints: list[str]  # of further models, beside the weights of the config
+    short_sides: list[int]  # of the views, in pixels; []: the image as it comes
+    max_size: int  # bound of the longer side of a view, in pixels
+    flip: bool  # mirrored views too
+
+    @property
+    def has_views(self) -> bool:
+        """Tell whether there is any view beside the image itself."""
+        return bool(self.short_sides or self.flip)
+
+
+class RunConfig(ABC):
+    """What training, evaluation and export read of a config, the same for both kinds.
+
+    The methods for training get `cfg`: the result of `trainer_config`, which `DefaultTrainer` may
+    have scaled to the number of processes.
+
+    Attributes:
+        cfg: the config itself.
+        max_to_keep: checkpoints of a training that stay on the disk; None: all.
+        log_period: iterations between two lines of the log.
+    """
+
+    KEYS: ClassVar[dict[str, str]]  # where the config has a value
+    max_to_keep: int | None = None
+    log_period: int = 20
+
+    def __init__(self, cfg: DictConfig | CfgNode):
+        self.cfg = cfg
+
+    def replaced(self, **values: Any) -> "RunConfig":
+        """Return a copy of the config that has other values under some of the `KEYS`."""
+        cfg = deepcopy(self.cfg)
+        for name, value in values.items():
+            *sections, key = self.KEYS[name].split(".")
+            reduce(getitem, sections, cfg)[key] = value
+        return type(self)(cfg)
+
+    def _value(self, name: str) -> Any:
+        return reduce(getitem, self.KEYS[name].split("."), self.cfg)
+
+    @property
+    def output_dir(self) -> str:
+        """Return the folder that a run writes to."""
+        return self._value("output_dir")
+
+    @property
+    def initial_weights(self) -> str:
+        """Return the checkpoint to start or to evaluate; "" if there is none."""
+        return self._value("initial_weights") or ""
+
+    @property
+    def num_panels(self) -> int:
+        """Return how many test images are drawn stage by stage."""
+        return self._value("num_panels")
+
+    @property
+    def channels_last(self) -> bool | None:
+        """Return whether convolutions are channels-last; None: on CPUs only."""
+        return self._value("channels_last")
+
+    @property
+    @abstractmethod
+    def inference_options(self) -> InferenceOptions:
+        """Return the options of an evaluation outside of a training."""
+
+    @property
+    @abstractmethod
+    def outputs_panoptic_seg(self) -> bool:
+        """Tell whether the model returns panoptic segmentations."""
+
+    @property
+    @abstractmethod
+    def test_dataset_names(self) -> list[str]:
+        """Return the registered names of the datasets to evaluate on."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """Build the model, on the device of the config."""
+
+    @abstractmethod
+    def build_test_augmentations(self) -> tuple[list[T.Augmentation], str]:
+        """Build the augmentations of test images; return them and "BGR" or "RGB"."""
+
+    @abstractmethod
+    def build_test_mapper(self) -> Callable[[dict], dict]:
+        """Build what makes an input of the model from a dataset dict."""
+
+    @abstractmethod
+    def build_test_loaders(self) -> Iterator[tuple[str, Iterable[list[dict]]]]:
+        """Build the loaders to evaluate on, one at a time, each with the name of its dataset."""
+
+    @abstractmethod
+    def build_evaluators(self, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
+        """Build the evaluators of a dataset, which write to the folder; panoptic ones if named."""
+
+    @abstractmethod
+    def trainer_config(self) -> CfgNode:
+        """Return the config that `DefaultTrainer` reads."""
+
+    @property
+    @abstractmethod
+    def ddp_options(self) -> dict[str, Any]:
+        """Return the arguments of `create_ddp_model`."""
+
+    @abstractmethod
+    def load_train_dataset(self, cfg: CfgNode) -> list[dict]:
+        """Load the dataset dicts to train on."""
+
+    @abstractmethod
+    def build_train_loader(
+        self, cfg: CfgNode, dataset: list[dict], sampler: TrainingSampler
+    ) -> Iterable[list[dict]]:
+        """Build the loader of batches; it takes the sampler unless the config names another."""
+
+    @abstractmethod
+    def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Build the optimizer, with gradient clipping if the config wants it."""
+
+    @abstractmethod
+    def build_lr_scheduler(self, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Build what the hook `LRScheduler` takes: a scheduler or a multiplier."""
+
+
+def loader_seed(cfg: CfgNode) -> dict[str, int]:
+    """Return the seed of the training data loader, as an argument; {} if the run has none.
+
+    With a seed of its own, a new loader draws no number from the generator of the training.
+    """
+    return {"seed": cfg.SEED} if cfg.SEED >= 0 else {}

@@ -1,0 +1,121 @@
+"""Read a LazyConfig (.py)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import detectron2.data.transforms as T
+import torch
+from detectron2.config import CfgNode, get_cfg, instantiate
+from detectron2.data import build_detection_train_loader
+from detectron2.data.samplers import TrainingSampler
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.solver.build import maybe_add_gradient_clipping
+from omegaconf import DictConfig
+from torch import nn
+
+from .base import InferenceOptions, RunConfig, loader_seed
+
+
+class LazyRunConfig(RunConfig):
+    """A LazyConfig with `model`, `train`, `dataloader`, `optimizer` and `lr_multiplier`."""
+
+    KEYS = {
+        "output_dir": "train.output_dir",
+        "device": "train.device",
+        "initial_weights": "train.init_checkpoint",
+        "num_panels": "train.num_panels",
+        "channels_last": "train.channels_last",
+    }
+
+    @property
+    def max_to_keep(self) -> int | None:
+        return self.cfg.train.checkpointer.max_to_keep
+
+    @property
+    def log_period(self) -> int:
+        return self.cfg.train.log_period
+
+    @property
+    def inference_options(self) -> InferenceOptions:
+        return InferenceOptions(**self.cfg.train.test_time)
+
+    @property
+    def outputs_panoptic_seg(self) -> bool:
+        return self.cfg.model.get("output_panoptic_seg", False)
+
+    @property
+    def test_dataset_names(self) -> list[str]:
+        return _as_list(self.cfg.dataloader.test.dataset.names)
+
+    def build_model(self) -> nn.Module:
+        return instantiate(self.cfg.model).to(self.cfg.train.device)
+
+    def build_test_augmentations(self) -> tuple[list[T.Augmentation], str]:
+        mapper = self.cfg.dataloader.test.mapper
+        return list(instantiate(mapper.augmentations)), mapper.image_format
+
+    def build_test_mapper(self) -> Callable[[dict], dict]:
+        return instantiate(self.cfg.dataloader.test.mapper)
+
+    def build_test_loaders(self) -> Iterator[tuple[str, Iterable[list[dict]]]]:
+        # Several names are one dataset here, which goes by the first of them.
+        yield self.test_dataset_names[0], instantiate(self.cfg.dataloader.test)
+
+    def build_evaluators(self, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
+        configs = self.cfg.dataloader.evaluator  # one, or a list
+        evaluators = []
+        for config in [configs] if isinstance(configs, DictConfig) else configs:
+            args = {k: instantiate(v) for k, v in config.items() if k != "_target_"}
+            if config._target_ is COCOEvaluator:
+                args.setdefault("output_dir", folder)
+            evaluators.append(config._target_(**args))
+        return evaluators
+
+    def trainer_config(self) -> CfgNode:
+        train = self.cfg.train
+        cfg = get_cfg()
+        cfg.OUTPUT_DIR = train.output_dir
+        cfg.SEED = train.seed
+        cfg.MODEL.WEIGHTS = self.initial_weights
+        cfg.MODEL.DEVICE = train.device
+        cfg.DATASETS.TRAIN = tuple(_as_list(self.cfg.dataloader.train.dataset.names))
+        cfg.DATASETS.TEST = tuple(self.test_dataset_names)
+        cfg.SOLVER.IMS_PER_BATCH = self.cfg.dataloader.train.total_batch_size
+        cfg.SOLVER.MAX_ITER = train.max_iter
+        cfg.SOLVER.CHECKPOINT_PERIOD = train.checkpointer.period
+        cfg.SOLVER.AMP.ENABLED = train.amp.enabled
+        for key, value in train.clip_gradients.items():
+            cfg.SOLVER.CLIP_GRADIENTS[key.upper()] = value
+        cfg.TEST.EVAL_PERIOD = train.eval_period
+        cfg.freeze()
+        return cfg
+
+    @property
+    def ddp_options(self) -> dict[str, Any]:
+        return dict(self.cfg.train.ddp)
+
+    def load_train_dataset(self, cfg: CfgNode) -> list[dict]:
+        return instantiate(self.cfg.dataloader.train.dataset)
+
+    def build_train_loader(
+        self, cfg: CfgNode, dataset: list[dict], sampler: TrainingSampler
+    ) -> Iterable[list[dict]]:
+        loader = self.cfg.dataloader.train
+        args = {k: instantiate(v) for k, v in loader.items() if k not in ("_target_", "dataset")}
+        args.setdefault("sampler", sampler)
+        if loader._target_ is build_detection_train_loader:
+            args = {**loader_seed(cfg), **args}
+        return loader._target_(dataset=dataset, **args)
+
+    def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = deepcopy(self.cfg.optimizer)
+        optimizer.params.model = model
+        return maybe_add_gradient_clipping(cfg, instantiate(optimizer))
+
+    def build_lr_scheduler(self, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        return instantiate(self.cfg.lr_multiplier)
+
+
+def _as_list(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

@@ -1,0 +1,111 @@
+"""Read a CfgNode (.yaml)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import detectron2.data.transforms as T
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.data.samplers import TrainingSampler
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from torch import nn
+
+from ...data import build_train_mapper
+from ...evaluation import VOCRegionEvaluator
+from .base import InferenceOptions, RunConfig, loader_seed
+
+
+class YamlRunConfig(RunConfig):
+    """A CfgNode with the keys of `add_hybrid_cascade_config`."""
+
+    KEYS = {
+        "output_dir": "OUTPUT_DIR",
+        "device": "MODEL.DEVICE",
+        "initial_weights": "MODEL.WEIGHTS",
+        "num_panels": "TEST.NUM_PANELS",
+        "channels_last": "MODEL.CHANNELS_LAST",
+    }
+
+    @property
+    def inference_options(self) -> InferenceOptions:
+        views = self.cfg.TEST.AUG
+        return InferenceOptions(
+            checkpoints=list(self.cfg.TEST.CHECKPOINTS),
+            short_sides=list(views.MIN_SIZES) if views.ENABLED else [],
+            max_size=views.MAX_SIZE,
+            flip=views.ENABLED and views.FLIP,
+        )
+
+    @property
+    def outputs_panoptic_seg(self) -> bool:
+        model = self.cfg.MODEL
+        return (
+            model.META_ARCHITECTURE == "SemanticRCNN" and model.SEMANTIC_BRANCH.OUTPUT_PANOPTIC_SEG
+        )
+
+    @property
+    def test_dataset_names(self) -> list[str]:
+        return list(self.cfg.DATASETS.TEST)
+
+    def build_model(self) -> nn.Module:
+        return build_model(self.cfg)
+
+    def build_test_augmentations(self) -> tuple[list[T.Augmentation], str]:
+        return build_augmentation(self.cfg, is_train=False), self.cfg.INPUT.FORMAT
+
+    def build_test_mapper(self) -> Callable[[dict], dict]:
+        return DatasetMapper(self.cfg, is_train=False)
+
+    def build_test_loaders(self) -> Iterator[tuple[str, Iterable[list[dict]]]]:
+        for name in self.test_dataset_names:
+            yield name, build_detection_test_loader(self.cfg, name)
+
+    def build_evaluators(self, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
+        evaluators = [COCOEvaluator(dataset_name, output_dir=folder)]
+        if MetadataCatalog.get(dataset_name).get("evaluator_type") == "voc_region":
+            evaluators.append(VOCRegionEvaluator(dataset_name))
+        return evaluators
+
+    def trainer_config(self) -> CfgNode:
+        return self.cfg
+
+    @property
+    def ddp_options(self) -> dict[str, Any]:
+        return {"broadcast_buffers": False}  # as DefaultTrainer
+
+    def load_train_dataset(self, cfg: CfgNode) -> list[dict]:
+        min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+        return get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=min_keypoints if cfg.MODEL.KEYPOINT_ON else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+
+    def build_train_loader(
+        self, cfg: CfgNode, dataset: list[dict], sampler: TrainingSampler
+    ) -> Iterable[list[dict]]:
+        return build_detection_train_loader(
+            cfg,
+            dataset=dataset,
+            mapper=build_train_mapper(cfg, dataset),
+            # None: the one that the config names
+            sampler=sampler if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler" else None,
+            **loader_seed(cfg),
+        )
+
+    def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    def build_lr_scheduler(self, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        return build_lr_scheduler(cfg, optimizer)

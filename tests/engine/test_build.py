@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybrid_cascade.engine import build_model, load_config
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+
+
+def channels_last_convolutions(model):
+    # Of a 1x1 convolution, both formats are the same.
+    weights = [p for p in model.parameters() if p.dim() == 4 and p.shape[-1] > 1]
+    return {w.is_contiguous(memory_format=torch.channels_last) for w in weights}
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("quick_start/htc_toy.py", "train.channels_last={}"),
+        ("yaml/htc/htc_r50_fpn_1x.yaml", "MODEL.CHANNELS_LAST {}"),
+    ],
+)
+@pytest.mark.parametrize(("value", "expected"), [(None, True), (True, True), (False, False)])
+def test_convolutions_are_channels_last_on_a_cpu_unless_the_config_says_otherwise(
+    path, key, value, expected
+):
+    opts = [] if value is None else key.format(value).split()
+    model = build_model(load_config(str(CONFIGS / path), opts))
+    assert channels_last_convolutions(model) == {expected}
+
+
+def test_the_memory_format_changes_rounding_only(inputs):
+    models = []
+    for value in (True, False):
+        cfg = load_config(str(CONFIGS / "quick_start" / "htc_toy.py"))
+        cfg.train.channels_last = value
+        torch.manual_seed(0)
+        models.append(build_model(cfg))
+    with torch.no_grad():
+        images = models[0].preprocess_image(inputs).tensor
+        one, other = (m.semantic_branch(m.backbone(images), None)[0] for m in models)
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
