@@ -9,11 +9,10 @@ and writes benchmarks/results/mnc_toy.json. Complete runs are not repeated.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from provenance import provenance
-from train_net_run import ROOT, run_train_net
+from record import RESULTS, ROOT, write_record
+from train_net_run import format_aps, run_train_net
 
 INFERENCE = {
     "5 stages, voting": [],
@@ -53,10 +52,8 @@ def main() -> None:
     print("| trained | seed | inference | box AP | mask AP |\n|---|---|---|---|---|")
     for row in rows:
         trained = "end to end" if row["end_to_end"] else "detached boxes"
-        aps = f"{row['bbox']:.1f} | {row['segm']:.1f}"
-        print(f"| {trained} | {row['seed']} | {row['inference']} | {aps} |")
-    path = ROOT / "benchmarks" / "results" / "mnc_toy.json"
-    path.write_text(json.dumps({**provenance(), "rows": rows}, indent=2) + "\n")
+        print(f"| {trained} | {row['seed']} | {row['inference']} | {format_aps([row])} |")
+    write_record(RESULTS / "mnc_toy.json", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -12,16 +12,16 @@ models run in turn, so that a busy machine slows all of them. Other models:
 """
 
 import argparse
-import json
+import statistics
 from functools import partial
 from pathlib import Path
 
 from detectron2.config import instantiate
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
-from provenance import provenance
-from timing import TrainingStep, interleaved, medians, seconds_of
-from train_net_run import ROOT, quick_start_config, run_train_net
+from record import RESULTS, ROOT, write_record
+from timing import TrainingStep, interleaved, seconds_of
+from train_net_run import format_aps, quick_start_config, run_train_net
 
 from hybrid_cascade.engine import build_model, load_config, load_weights
 
@@ -45,7 +45,7 @@ ROUNDS = 7
 
 
 def training_step(model: str, folder: Path) -> TrainingStep:
-    """An iteration of the training whose folder is given, on the first images of the data set."""
+    """Return an iteration of the training whose folder is given, on the dataset's first images."""
     config = load_config(quick_start_config(f"{model}_toy"))
     detector = build_model(config).train()
     load_weights(detector, str(folder / "model_final.pth"))
@@ -63,12 +63,11 @@ def training_step(model: str, folder: Path) -> TrainingStep:
 
 
 def time_iterations(folders: dict[str, Path]) -> dict[str, float]:
-    """Median seconds of an iteration of each model."""
+    """Return the median seconds of an iteration of each model, by the folders of trainings."""
     steps = {model: training_step(model, folder) for model, folder in folders.items()}
     runs = {model: partial(seconds_of, step, step.device) for model, step in steps.items()}
     interleaved(runs, 1)  # for warming up
-    rounds = zip(*interleaved(runs, ROUNDS).values(), strict=True)
-    return medians([dict(zip(runs, seconds, strict=True)) for seconds in rounds])
+    return {m: statistics.median(rounds) for m, rounds in interleaved(runs, ROUNDS).items()}
 
 
 def main() -> None:
@@ -77,9 +76,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "quick_start_table")
     parser.add_argument("--models", nargs="+", choices=MODELS | MORE_MODELS, default=list(MODELS))
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results" / "quick_start.json"
-    )
+    parser.add_argument("--results", type=Path, default=RESULTS / "quick_start.json")
     parser.add_argument("--max-iter", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
@@ -96,20 +93,15 @@ def main() -> None:
     seconds = time_iterations({model: folders[model][0] for model in args.models})
     print("| model | box AP | mask AP | s / iteration |\n|---|---|---|---|")
     for model in args.models:
-        row = [
-            " / ".join(f"{r[task]:.1f}" for r in runs[model] if task in r)
-            for task in ("bbox", "segm")
-        ]
-        print(f"| {(MODELS | MORE_MODELS)[model]} | {row[0]} | {row[1]} | {seconds[model]:.2f} |")
-    report = {
-        **provenance(),
+        title = (MODELS | MORE_MODELS)[model]
+        print(f"| {title} | {format_aps(runs[model])} | {seconds[model]:.2f} |")
+    figures = {
         "max_iter": args.max_iter,
         "seeds": args.seeds,
         "runs": runs,
         f"median_seconds_of_{ROUNDS}_interleaved_iterations": seconds,
     }
-    args.results.parent.mkdir(exist_ok=True)
-    args.results.write_text(json.dumps(report, indent=2) + "\n")
+    write_record(args.results, figures)
 
 
 if __name__ == "__main__":

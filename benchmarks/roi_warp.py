@@ -1,10 +1,10 @@
-"""RoI warp against what else computes it, or something alike, side by side.
+"""RoI warp beside other ways to compute it, or something alike.
 
     python benchmarks/roi_warp.py --device cpu --threads 2
     python benchmarks/roi_warp.py --device cuda
 
 Prints a table, and writes benchmarks/results/roi_warp_<device>.json and .png. In every round each
-contender runs once, in turn, so that a busy machine slows all of them; figures are medians.
+way runs once, in turn, so that a busy machine slows all of them; figures are medians.
 
 - ours: `roi_warp`.
 - grid_sample: `grid_sample` + `max_pool2d`, all boxes of an image in one call.
@@ -16,33 +16,30 @@ contender runs once, in turn, so that a busy machine slows all of them; figures 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import matplotlib
 import torch
 import torchvision
-from provenance import provenance
+from matplotlib.figure import Figure
+from record import RESULTS, machine_name, write_record
+from timing import interleaved, seconds_of
 from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_cascade.layers import roi_warp
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-
-RESULTS = Path(__file__).parent / "results"
-CONTENDERS = ["ours", "grid_sample", "roi_align 1", "roi_align 2"]
+WAYS = ["ours", "grid_sample", "roi_align 1", "roi_align 2"]
 
 
 @dataclass
 class Level:
-    features: Tensor  # (N, C, H, W)
-    boxes: Tensor  # (K, 5), by image
-    scale: float
+    features: Tensor  # (N, C, h, w)
+    boxes: Tensor  # (R, 5), image by image: its index, then XYXY in pixels
+    scale: float  # from pixels to the map
 
 
 @dataclass
@@ -53,7 +50,7 @@ class Case:
     max_pool: int
 
     def bytes_needed(self) -> int:
-        """Every feature is read once and every cell written once."""
+        """Count the bytes if every feature is read once and every cell written once."""
         cells = (self.samples // self.max_pool) ** 2
         elements = sum(
             level.features.numel() + len(level.boxes) * level.features.shape[1] * cells
@@ -63,7 +60,10 @@ class Case:
 
 
 def make_case(name, channels, maps, counts, samples, max_pool, images=1, device="cpu") -> Case:
-    """`maps`: (height, width, stride) of each level; `counts`: boxes an image on each level."""
+    """Draw features and boxes.
+
+    `maps` has (height, width, stride) of each level, `counts` the boxes of an image on each level.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def rand(*shape):
@@ -113,15 +113,15 @@ def by_grid_sample(level: Level, samples: int, max_pool: int) -> Tensor:
     return torch.cat(outputs).contiguous()
 
 
-def run(contender: str, case: Case) -> list[Tensor]:
+def run(way: str, case: Case) -> list[Tensor]:
     outputs = []
     for level in case.levels:
         features, boxes, scale = level.features, level.boxes, level.scale
-        if contender == "ours":
+        if way == "ours":
             output = roi_warp(features, boxes, case.samples, scale, case.max_pool)
-        elif contender == "grid_sample":
+        elif way == "grid_sample":
             output = by_grid_sample(level, case.samples, case.max_pool)
-        elif contender == "roi_align 1":
+        elif way == "roi_align 1":
             output = torchvision.ops.roi_align(features, boxes, case.samples, scale, 1)
             output = F.max_pool2d(output, case.max_pool)
         else:
@@ -131,55 +131,50 @@ def run(contender: str, case: Case) -> list[Tensor]:
     return outputs
 
 
-def run_with_backward(contender: str, case: Case) -> None:
-    with_boxes = contender in ("ours", "grid_sample")
+def run_with_backward(way: str, case: Case) -> None:
+    with_boxes = way in ("ours", "grid_sample")
     inputs = [level.features for level in case.levels]
     inputs += [level.boxes for level in case.levels if with_boxes]
     for tensor in inputs:
         tensor.requires_grad_()
-    outputs = run(contender, case)
+    outputs = run(way, case)
     torch.autograd.grad(outputs, inputs, [torch.ones_like(output) for output in outputs])
     for tensor in inputs:
         tensor.requires_grad_(False)
 
 
-def time_of(function, device: str) -> float:
-    """Seconds of one call."""
-    if device == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        function()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def copy_bandwidth(device: str) -> float:
-    """Bytes read plus bytes written in a second, by a copy that no cache holds."""
+    """Return the bytes read plus written in a second, by a copy that no cache holds."""
     source = torch.zeros(2**28 if device == "cuda" else 2**25, device=device)
     target = torch.zeros_like(source)
-    times = [time_of(lambda: target.copy_(source), device) for _ in range(9)]
+    times = [seconds_on(device, lambda: target.copy_(source)) for _ in range(9)]
     return 2 * source.numel() * source.element_size() / statistics.median(times)
 
 
+def seconds_on(device: str, function: Callable[[], object]) -> float:
+    """Return the seconds of a call; on a GPU those of its stream, without waiting for the CPU."""
+    if device == "cpu":
+        return seconds_of(function)
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    function()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
 def measure(case: Case, mode: str, device: str, rounds: int) -> dict:
-    """Median seconds of each contender, and of the ratios of a round to ours."""
+    """Return the median seconds of each way, and of the ratios of a round to ours."""
     function = run if mode == "forward" else run_with_backward
-    times = {contender: [] for contender in CONTENDERS}
+    runs = {way: partial(seconds_on, device, partial(function, way, case)) for way in WAYS}
     with torch.set_grad_enabled(mode != "forward"):
-        for index in range(rounds + 1):
-            for contender, values in times.items():
-                seconds = time_of(lambda c=contender: function(c, case), device)
-                if index:  # the first is for warming up
-                    values.append(seconds)
+        interleaved(runs, 1)  # for warming up
+        times = interleaved(runs, rounds)
     row = {"case": case.name, "mode": mode, "rounds": rounds}
-    row["seconds"] = {name: statistics.median(values) for name, values in times.items()}
+    row["seconds"] = {way: statistics.median(values) for way, values in times.items()}
     row["times_faster"] = {
-        name: statistics.median(b / a for a, b in zip(times["ours"], values, strict=True))
-        for name, values in times.items()
+        way: statistics.median(b / a for a, b in zip(times["ours"], values, strict=True))
+        for way, values in times.items()
     }
     if mode == "forward":
         row["seconds"]["floor"] = case.bytes_needed() / copy_bandwidth(device)
@@ -188,56 +183,57 @@ def measure(case: Case, mode: str, device: str, rounds: int) -> dict:
 
 def print_row(row: dict) -> None:
     cells = [f"{name} {1000 * seconds:.4g} ms" for name, seconds in row["seconds"].items()]
-    faster = [f"{row['times_faster'][name]:.1f}x {name}" for name in CONTENDERS[1:]]
+    faster = [f"{row['times_faster'][name]:.1f}x {name}" for name in WAYS[1:]]
     print(f"{row['case']:<22} {row['mode']:<17}", " | ".join(cells), "| ours is", ", ".join(faster))
 
 
-def plot(rows: list[dict], growth: dict[str, list[dict]], path: Path, title: str) -> None:
-    figure, axes = plt.subplots(1, 1 + len(growth), figsize=(20, 6))
-    for offset, name in enumerate(CONTENDERS):
-        values = [1000 * row["seconds"][name] for row in rows]
-        axes[0].bar([i + 0.2 * offset for i in range(len(rows))], values, 0.2, label=name)
+def plot(rows: list[dict], growth: dict[str, list[dict]], path: Path, heading: str) -> None:
+    """Draw bars of the cases, and curves of what grows."""
+    figure = Figure(figsize=(20, 6), layout="tight")
+    axes = figure.subplots(1, 1 + len(growth))
+    for offset, way in enumerate(WAYS):
+        values = [1000 * row["seconds"][way] for row in rows]
+        axes[0].bar([i + 0.2 * offset for i in range(len(rows))], values, 0.2, label=way)
     labels = [f"{row['case']}\n{row['mode']}".replace(", ", "\n") for row in rows]
     axes[0].set_xticks([i + 0.3 for i in range(len(rows))], labels, rotation=60)
     for axis, (what, points) in zip(axes[1:], growth.items(), strict=True):
-        for name in [*CONTENDERS, "floor"]:
-            values = [1000 * point["seconds"][name] for point in points]
-            axis.plot([point[what] for point in points], values, marker="o", label=name)
+        x = [point[what] for point in points]
+        for way in [*WAYS, "floor"]:
+            axis.plot(x, [1000 * p["seconds"][way] for p in points], marker="o", label=way)
         axis.set_xscale("log")
         axis.minorticks_off()
-        axis.set_xticks([point[what] for point in points], [point[what] for point in points])
+        axis.set_xticks(x, x)
         axis.set_xlabel(f"{what} (MNC, forward)")
     for axis in axes:
         axis.set_yscale("log")
         axis.set_ylabel("ms")
         axis.legend()
-    figure.suptitle(title)
-    figure.tight_layout()
+    figure.suptitle(heading)
     figure.savefig(path, dpi=80)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    device, rounds = arguments.device, arguments.rounds
-    torch.set_num_threads(arguments.threads)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for JSON and PNG")
+    args = parser.parse_args()
+    device, rounds = args.device, args.rounds
+    torch.set_num_threads(args.threads)
 
-    training_boxes = 64 if device == "cpu" else 300
+    number = 64 if device == "cpu" else 300
     few = max(rounds // 2, 1)
+    both = "forward+backward"
     plan = [
         (mnc(device, name="MNC, 300 boxes"), "forward", rounds),
-        (
-            mnc(device, training_boxes, name=f"MNC, {training_boxes} boxes"),
-            "forward+backward",
-            rounds,
-        ),
+        (mnc(device, number, name=f"MNC, {number} boxes"), both, rounds),
         (fpn(device, name="FPN, 512 boxes"), "forward", rounds),
-        (fpn(device, name="FPN, 512 boxes"), "forward+backward", few),
+        (fpn(device, name="FPN, 512 boxes"), both, few),
         (mnc(device, 64, images=4, name="MNC, 4 x 64 boxes"), "forward", few),
-        (mnc(device, 64, images=4, name="MNC, 4 x 64 boxes"), "forward+backward", few),
+        (mnc(device, 64, images=4, name="MNC, 4 x 64 boxes"), both, few),
     ]
     rows = []
     for case, mode, case_rounds in plan:
@@ -251,26 +247,17 @@ def main() -> None:
     ]:
         growth[what] = []
         for value in values:
-            case = mnc(
-                device, **{"boxes": 100, argument: value, "name": f"MNC, {value} {argument}"}
-            )
+            sizes = {"boxes": 100, argument: value, "name": f"MNC, {value} {argument}"}
             point = value // 2 if argument == "samples" else value
-            growth[what].append({what: point, **measure(case, "forward", device, few)})
+            growth[what].append(
+                {what: point, **measure(mnc(device, **sizes), "forward", device, few)}
+            )
             print_row(growth[what][-1])
-
-    origin = provenance(device)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"roi_warp_{device}.json"
-    record = {
-        **origin,
-        "torchvision": torchvision.__version__,
-        "rows": rows,
-        "growth": growth,
-    }
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    title = f"RoI warp on {origin['machine']}, medians, lower is better"
-    plot(rows, growth, path.with_suffix(".png"), title)
-    print(f"wrote {path} and {path.with_suffix('.png').name}")
+    path = args.output / f"roi_warp_{device}.json"
+    figures = {"torchvision": torchvision.__version__, "rows": rows, "growth": growth}
+    write_record(path, figures, device)
+    heading = f"RoI warp on {machine_name(device)}, medians, lower is better"
+    plot(rows, growth, path.with_suffix(".png"), heading)
 
 
 if __name__ == "__main__":

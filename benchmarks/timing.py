@@ -13,16 +13,21 @@ import torch
 
 Measurement = TypeVar("Measurement")
 
+# Parts of a two-stage detector and of its training.
+BACKBONE, SEMANTIC, RPN, BOXES, MASKS = "backbone + FPN", "semantic", "RPN", "boxes", "masks"
+PASTE, BACKWARD, UPDATE, OTHER = "paste", "backward", "SGD", "other"
+PARTS = [BACKBONE, SEMANTIC, RPN, BOXES, MASKS, PASTE, BACKWARD, UPDATE, OTHER]
+
 
 def interleaved(
     runs: Mapping[str, Callable[[], Measurement]], rounds: int
 ) -> dict[str, list[Measurement]]:
-    """Let everything run once in each round, so that a busy machine slows all of it.
+    """Call each of `runs` once in every round, so that a busy machine slows all of them alike.
 
-    Every round starts with another, so that none always runs after the same.
+    Each round starts with another one, so that none always runs after the same.
 
     Returns:
-        What each of `runs` returned, round by round.
+        The results of each of `runs`, round by round.
     """
     names = list(runs)
     results = {name: [] for name in names}
@@ -34,19 +39,19 @@ def interleaved(
 
 
 def medians(rounds: list[Mapping[str, float]]) -> dict[str, float]:
-    """The median of each key over the rounds; a key that a round lacks is 0 there."""
+    """Return the median of each key over the rounds; a key that a round lacks is 0 there."""
     keys = dict.fromkeys(key for r in rounds for key in r)
     return {key: statistics.median(r.get(key, 0.0) for r in rounds) for key in keys}
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device ("cpu" or "cuda") has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds_of(function: Callable[[], object], device: str = "cpu") -> float:
-    """Seconds that a call takes on a device ("cpu" or "cuda")."""
+    """Return the seconds that a call takes on a device ("cpu" or "cuda")."""
     synchronize(device)
     start = time.perf_counter()
     function()
@@ -55,26 +60,33 @@ def seconds_of(function: Callable[[], object], device: str = "cpu") -> float:
 
 
 class Parts:
-    """The seconds of a call, part by part.
+    """What a call takes, part by part: seconds, or what another clock counts.
 
-    A part is a method, replaced while the context is open by one that takes the time. The time of a
-    part inside another counts for the inner one only, so that the parts add up to the whole call.
+    A part is one or more methods. `measure` replaces them while it runs by ones that read the
+    clock. What a part inside another takes counts for the inner one only, so that the parts add up
+    to the whole call.
     """
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self, device: str = "cpu", clock: Callable[[], float] = time.perf_counter):
+        """
+        Args:
+            device: "cpu" or "cuda".
+            clock: returns a number that grows.
+        """
         self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.clock = clock
         self._watched: list[tuple[object, str, str]] = []
+        self._taken: dict[str, float] = {}
         self._running: list[str] = []
         self._since = 0.0
 
     def watch(self, part: str, owner: object, method: str) -> None:
-        """Count the time of a method of an object or a static method of a class for a part."""
+        """Count a method of an object, or a static method of a class, for a part."""
         self._watched.append((owner, method, part))
 
-    def measure(self, function: Callable[[], object], rest: str = "other") -> dict[str, float]:
-        """Call the function; seconds of each part, and of the rest."""
-        self.seconds.clear()
+    def measure(self, function: Callable[[], object], rest: str = OTHER) -> dict[str, float]:
+        """Call the function; return what each part took, and the rest of the call."""
+        self._taken = defaultdict(float)
         replaced = []
         for owner, method, part in self._watched:
             replaced.append((owner, method, vars(owner).get(method)))
@@ -87,7 +99,7 @@ class Parts:
                 delattr(owner, method)
                 if before is not None:
                     setattr(owner, method, before)
-        return dict(self.seconds)
+        return dict(self._taken)
 
     def _timed(self, function: Callable, part: str) -> Callable:
         @functools.wraps(function)
@@ -103,16 +115,16 @@ class Parts:
         return timed
 
     def _switch(self) -> None:
-        """Count the time since the last switch for the part that ran."""
+        """Count what was taken since the last switch for the part that ran."""
         synchronize(self.device)
-        now = time.perf_counter()
+        now = self.clock()
         if self._running:
-            self.seconds[self._running[-1]] += now - self._since
+            self._taken[self._running[-1]] += now - self._since
         self._since = now
 
 
 class TrainingStep:
-    """Forward, backward and SGD, with the learning rate 0: every step does the same work."""
+    """Forward, backward and update, with learning rate 0: every step does the same work."""
 
     def __init__(
         self,
@@ -123,7 +135,7 @@ class TrainingStep:
     ):
         """
         Args:
-            losses: the model's losses of a batch.
+            losses: returns the model's losses of a batch, by name.
             optimizer: of the model's parameters; its learning rates are set to 0.
             device: "cpu" or "cuda".
             amp: mixed precision, with float16 and scaled gradients; needs a GPU.

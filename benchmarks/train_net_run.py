@@ -1,16 +1,28 @@
-"""A run of train_net.py, which is not repeated once it is complete."""
+"""Runs of train_net.py on the toy scenes, which are not repeated once they are complete."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from record import ROOT
 
 
 def quick_start_config(name: str) -> str:
-    """The file of configs/quick_start with this name."""
+    """Return the path of the file of configs/quick_start with this name."""
     return str(ROOT / "configs" / "quick_start" / f"{name}.py")
+
+
+def format_aps(runs: Iterable[Mapping[str, float]]) -> str:
+    """Return two cells of a Markdown table, box AP and mask AP, of what `run_train_net` returned.
+
+    The APs of several runs stand in one cell.
+    """
+    runs = list(runs)
+    return " | ".join(
+        " / ".join(f"{run[task]:.1f}" for run in runs if task in run) for task in ("bbox", "segm")
+    )
 
 
 def run_train_net(config: str, folder: Path, *options: str) -> dict[str, float]:
@@ -22,7 +34,7 @@ def run_train_net(config: str, folder: Path, *options: str) -> dict[str, float]:
         options: further arguments of train_net.py.
 
     Returns:
-        AP of "bbox" and, with masks, of "segm".
+        AP in percent, of "bbox" and, with masks, of "segm".
     """
     results = folder / "results.json"
     if not results.exists():

@@ -1,14 +1,11 @@
 """Small models and inputs that the tests share."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from detectron2.config import LazyConfig
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+from .small_configs import load_toy
 
 
 @pytest.fixture(autouse=True)
@@ -18,27 +15,19 @@ def seed():
 
 @pytest.fixture
 def storage():
-    """Where Detectron2's losses log to; they fail without one."""
+    """An event storage, without which Detectron2's losses fail."""
     with EventStorage() as storage:
         yield storage
 
 
 @pytest.fixture
 def tiny_config():
-    """The `model` section of a quick-start config with a backbone of a few channels."""
-
-    def load(name="htc_toy"):
-        model = LazyConfig.load(str(CONFIGS / "quick_start" / f"{name}.py")).model
-        model.backbone.bottom_up.stem.norm = "FrozenBN"
-        model.backbone.bottom_up.stages.norm = "FrozenBN"
-        model.roi_heads.batch_size_per_image = 16
-        return model
-
-    return load
+    """The loader of the small models of configs/quick_start, by name."""
+    return load_toy
 
 
 def ground_truth(height, width, boxes, classes, bitmasks=False):
-    """Instances whose masks are their boxes without the right lower quarter."""
+    """Return instances whose masks are their boxes without the lower right quarter."""
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     polygons = []
     for x1, y1, x2, y2 in boxes.tolist():

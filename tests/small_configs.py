@@ -1,7 +1,7 @@
-"""Configs with few channels, for one step on a CPU; their structure, depth included, stays.
+"""The project's configs with few channels and few boxes, for one step on a CPU.
 
-SSD stays as it is, since its layers are made for the size of its images. MNC's VGG-16 and ZF keep
-their convolutions and lose width in the fully connected layers.
+Their structure stays, depth included. SSD stays as it is, since its layers are made for the size of
+its images. MNC's VGG-16 and ZF keep their convolutions and have narrower fully connected layers.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from detectron2.config import CfgNode, LazyConfig
 from detectron2.modeling import MViT, ResNet, SimpleFeaturePyramid, SwinTransformer
 from detectron2.modeling.backbone import RegNet
+from detectron2.modeling.roi_heads import StandardROIHeads
 from omegaconf import DictConfig
 
 from hybrid_cascade.engine import load_config
@@ -18,8 +19,24 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 resnet_stages = LazyConfig.load(str(CONFIGS / "common/backbones/resnet.py"), "resnet_stages")
 
 
+def load_toy(name: str = "htc_toy") -> DictConfig:
+    """Load the model of a quick-start config, for inference with initial weights.
+
+    Its channels are few already. Its batch normalization, with which it trains from scratch, is
+    replaced by a frozen one.
+    """
+    model = LazyConfig.load(str(CONFIGS / "quick_start" / f"{name}.py")).model
+    model.backbone.bottom_up.stem.norm = "FrozenBN"
+    model.backbone.bottom_up.stages.norm = "FrozenBN"
+    model.roi_heads.batch_size_per_image = 16
+    return model
+
+
 def load_small(path: str, change=lambda model: None) -> DictConfig | CfgNode:
-    """Load a config by its path below `configs`; `change` sees the model of a LazyConfig first."""
+    """Load a config by its path below `configs`, and shrink it.
+
+    `change` gets the model of a LazyConfig before it is shrunk.
+    """
     if path.endswith(".yaml"):
         return load_config(str(CONFIGS / path), _yaml_overrides(path))
     cfg = load_config(str(CONFIGS / path))
@@ -29,7 +46,7 @@ def load_small(path: str, change=lambda model: None) -> DictConfig | CfgNode:
 
 
 def _yaml_overrides(path: str) -> list[str]:
-    """What `shrink` does to the LazyConfig of the same name."""
+    """Return overrides that do what `shrink` does to the LazyConfig of the same name."""
     if "ssd" in path:
         return []
     proposals = "RPN.POST_NMS_TOPK_TRAIN 20 RPN.POST_NMS_TOPK_TEST 10 ROI_BOX_HEAD.FC_DIM 16"
@@ -43,15 +60,20 @@ def _yaml_overrides(path: str) -> list[str]:
     return [x if x.isdigit() else f"MODEL.{x}" for x in sizes.split()]
 
 
+def keep_few_boxes(model: DictConfig) -> None:
+    """Let the `model` of a LazyConfig propose and sample few boxes, in place."""
+    model.roi_heads.batch_size_per_image = 8
+    model.proposal_generator.post_nms_topk = (20, 10)  # training, inference
+
+
 def shrink(model: DictConfig) -> None:
     """Make the `model` of a LazyConfig small, in place."""
     if "roi_heads" not in model:
         return
-    heads = model.roi_heads
-    heads.batch_size_per_image = 8
-    model.proposal_generator.post_nms_topk = (20, 10)
+    keep_few_boxes(model)
     if not _shrink_backbone(model.backbone):
         return
+    heads = model.roi_heads
     if "box_heads" in heads:
         model.backbone.out_channels = 16
         heads.box_heads[0].fc_dims = [16] * len(heads.box_heads[0].fc_dims)
@@ -60,6 +82,14 @@ def shrink(model: DictConfig) -> None:
                 head.conv_dims = [16] * len(head.conv_dims)
         if "semantic_branch" in model:
             model.semantic_branch.conv_dim = 16
+    elif heads._target_ is StandardROIHeads:
+        model.backbone.out_channels = model.proposal_generator.head.in_channels = 16
+        model.semantic_branch.conv_dim = 16
+        heads.box_head.fc_dims = [16, 16]
+        heads.box_head.input_shape.channels = heads.box_predictor.input_shape.channels = 16
+        if "mask_head" in heads:
+            heads.mask_head.input_shape.channels = 16
+            heads.mask_head.conv_dims = [16] * len(heads.mask_head.conv_dims)
     elif heads._target_ is MNCROIHeads:
         heads.mask_head.fc_dim = 16
         if "fc_dims" in heads.box_head:
@@ -68,7 +98,11 @@ def shrink(model: DictConfig) -> None:
 
 
 def _shrink_backbone(backbone: DictConfig) -> bool:
-    """Whether it was not small already, as those of the quick start are."""
+    """Give a backbone few channels, in place.
+
+    Returns:
+        False if it had few already, as those of the quick start.
+    """
     body = backbone.get("bottom_up", backbone)
     if body._target_ is SwinTransformer:
         body.update(embed_dim=12, num_heads=[1, 1, 2, 2])

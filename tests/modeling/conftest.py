@@ -1,4 +1,4 @@
-"""R-CNN models whose detections are worth comparing, without a training."""
+"""R-CNN models with detections to compare, without a training."""
 
 import pytest
 import torch
@@ -10,11 +10,12 @@ from detectron2.modeling.backbone import BottleneckBlock, ResNet
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.structures import Boxes, Instances
 
+from benchmarks.standardized_weights import standardize_weights
 from hybrid_cascade import use_htc_heads
 
 
 def layers_of_all_stages(heads):
-    """The last layers for (classes, boxes, masks), a list over the stages each."""
+    """Return the last layers for classes, boxes and masks: three lists over the stages."""
     predictors = heads.box_predictor
     predictors = list(predictors) if isinstance(predictors, torch.nn.ModuleList) else [predictors]
     masks = []
@@ -29,7 +30,7 @@ def layers_of_all_stages(heads):
 
 
 def detectron2s_cascade(tiny_config):
-    """Detectron2's `CascadeROIHeads` with one mask head."""
+    """Configure Detectron2's `CascadeROIHeads` with one mask head."""
     config = tiny_config("mask_rcnn_toy")
     use_htc_heads(config)
     heads = config.roi_heads
@@ -43,7 +44,7 @@ def detectron2s_cascade(tiny_config):
 
 
 def detectron2s_res5(tiny_config):
-    """Detectron2's `Res5ROIHeads`, Mask R-CNN-C4, with an eighth of its channels."""
+    """Configure Mask R-CNN-C4, with Detectron2's `Res5ROIHeads` and an eighth of the channels."""
     config = get_config("common/models/mask_rcnn_c4.py").model
     stages = config.backbone.stages
     config.backbone.stages = [
@@ -71,50 +72,32 @@ def detectron2s_res5(tiny_config):
 
 
 def load_rcnn(name, tiny_config):
-    """By the name of a quick-start config, or of ROI heads of Detectron2."""
+    """Load a model's config by the name of a quick-start config, or of Detectron2's ROI heads."""
     own = {"CascadeROIHeads": detectron2s_cascade, "Res5ROIHeads": detectron2s_res5}
     return own[name](tiny_config) if name in own else tiny_config(name)
 
 
 @pytest.fixture
 def make_lively_rcnn(tiny_config):
-    """Scores, boxes and masks differ between boxes and seeds, and masks are not 0 or 1."""
+    """Builds models whose scores, boxes and masks differ between RoIs and seeds.
+
+    Masks are neither 0 nor 1.
+    """
 
     def make(name="htc_toy", seed=1, masks=True, **switches):
         config = load_rcnn(name, tiny_config)
-        config.roi_heads.update(switches)
-        config.proposal_generator.post_nms_topk = (30, 30)
         heads = config.roi_heads
+        heads.update(switches)
+        config.proposal_generator.post_nms_topk = (30, 30)
         for predictor in heads.get("box_predictors") or [heads.box_predictor]:
             predictor.test_topk_per_image = 8
         if not masks:
-            config.roi_heads.pop("mask_in_features", None)
-            config.roi_heads.pop("mask_heads", None)
-            config.roi_heads.pop("mask_head", None)
-            config.roi_heads.pop("mask_pooler", None)
+            for key in ("mask_in_features", "mask_heads", "mask_head", "mask_pooler"):
+                heads.pop(key, None)
         torch.manual_seed(seed)
         model = instantiate(config).eval()
-        handles = []
-        kinds = layers_of_all_stages(model.roi_heads)
-        for layers, largest in zip(kinds, (4.0, 1.0, 4.0), strict=True):
-            for layer in layers:
-
-                def scale(layer, _inputs, output, largest=largest):
-                    channels = [d for d in range(output.dim()) if d != 1]
-                    mean = output.mean(dim=channels)
-                    output = output - mean.reshape(-1, *[1] * (output.dim() - 2))
-                    factor = largest / output.abs().max()
-                    layer.weight.data *= factor
-                    layer.bias.data = -mean * factor
-                    return output * factor
-
-                torch.nn.init.normal_(layer.weight)
-                torch.nn.init.zeros_(layer.bias)
-                handles.append(layer.register_forward_hook(scale))
-        with torch.no_grad():
-            model([{"image": torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)}])
-        for handle in handles:
-            handle.remove()
+        image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+        standardize_weights(model, lambda: model([{"image": image}]))
         return model
 
     return make
@@ -122,7 +105,7 @@ def make_lively_rcnn(tiny_config):
 
 @pytest.fixture
 def make_constant_rcnn(tiny_config):
-    """Finds its `boxes`, moved and scored and masked alike wherever they are."""
+    """Builds models whose proposals are `boxes`, all with the same score, shift and mask."""
 
     def make(name, boxes, score, shift=0.0, mask_probability=0.5):
         model = instantiate(load_rcnn(name, tiny_config)).eval()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""The toy HTC with test-time options: box and mask AP before and after.
+"""The toy HTC with options of inference (views, soft-NMS, checkpoints): box and mask AP.
 
-    benchmarks/test_time.py --weights a/model_final.pth b/model_final.pth
+    benchmarks/inference_options.py --weights a/model_final.pth b/model_final.pth
 
 runs `train_net.py --config-file configs/quick_start/htc_toy.py --eval-only` with the options of
 docs/test_time.md, on the first model, with the second one as a further checkpoint, and the other
-way round. Prints a Markdown table, and writes benchmarks/results/test_time.json. Two models:
+way round. Prints a Markdown table; writes benchmarks/results/inference_options.json. Two models:
 
     benchmarks/quick_start.py --models htc --seeds 1 2 --results output/htc.json
 
@@ -13,11 +13,10 @@ leaves them in output/quick_start_table/htc_1 and htc_2. Complete runs are not r
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from provenance import provenance
-from train_net_run import ROOT, run_train_net
+from record import RESULTS, ROOT, write_record
+from train_net_run import format_aps, run_train_net
 
 SIZES = ["train.test_time.short_sides=[96,128,160]", "train.test_time.flip=True"]
 OTHER = "train.test_time.checkpoints=[{other}]"
@@ -36,7 +35,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", type=Path, nargs=2, required=True)
-    parser.add_argument("--output", type=Path, default=ROOT / "output" / "test_time")
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "inference_options")
     args = parser.parse_args()
     first, second = (path.resolve() for path in args.weights)
     rows = {}
@@ -54,10 +53,8 @@ def main() -> None:
         ]
     print("| | box AP | mask AP |\n|---|---|---|")
     for name, row in rows.items():
-        box, mask = (" / ".join(f"{r[task]:.1f}" for r in row) for task in ("bbox", "segm"))
-        print(f"| {name} | {box} | {mask} |")
-    path = ROOT / "benchmarks" / "results" / "test_time.json"
-    path.write_text(json.dumps({**provenance(), "rows": rows}, indent=2) + "\n")
+        print(f"| {name} | {format_aps(row)} |")
+    write_record(RESULTS / "inference_options.json", {"rows": rows})
 
 
 if __name__ == "__main__":

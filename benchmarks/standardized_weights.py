@@ -1,27 +1,36 @@
 """Random weights under which every layer of a detector matters, without any training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-# Deviation of what the last layers put out (MMDetection's names, then Detectron2's), 1 elsewhere.
-SPREAD = {
+# Standard deviation of what the last layers put out (MMDetection's names, then Detectron2's).
+# That of all other layers is 1.
+DEVIATIONS = {
     **{"rpn_cls": 2.0, "rpn_reg": 0.3, "fc_cls": 1.5, "fc_reg": 0.7, "conv_logits": 2.0},
     **{"objectness_logits": 2.0, "anchor_deltas": 0.3, "cls_score": 1.5, "bbox_pred": 0.7},
     "predictor": 2.0,
 }
 
 
-def make_lively(model: nn.Module, run: Callable[[], object]) -> None:
-    """Draw weights under which every layer matters, as the default initialization's do not.
+def standardize_weights(
+    model: nn.Module,
+    detect: Callable[[], object],
+    deviations: Mapping[str, float] = DEVIATIONS,
+) -> None:
+    """Draw weights with which classes, scores, boxes and masks differ between places of an image.
 
-    In one pass over an image the output channels of each layer get mean 0 and the deviation that
-    `SPREAD` says, by weight and bias: classes, scores, boxes and masks then differ between places.
+    With a detector's usual initial weights they hardly do. Here each layer gets weights, and a
+    scale and a bias for each output channel, such that in one pass over an image every channel has
+    mean 0 and the standard deviation of `deviations` (layer-sequential unit-variance
+    initialization, arXiv 1511.06422, with biases and other last layers).
 
     Args:
-        model: with normalization by fixed statistics, of MMDetection or Detectron2.
-        run: lets the model detect in an image.
+        model: with normalization by fixed statistics, of MMDetection or Detectron2; changed in
+            place. Its layers need to have a bias or a normalization to be standardized.
+        detect: lets the model detect in an image.
+        deviations: by the end of a layer's name; 1 for all others.
     """
     handles = []
 
@@ -30,7 +39,7 @@ def make_lively(model: nn.Module, run: Callable[[], object]) -> None:
         if module in standardized:  # the RPN head runs on every level
             return activation(output)
         standardized.add(module)
-        target = next((s for end, s in SPREAD.items() if name_of[module].endswith(end)), 1.0)
+        target = next((d for end, d in deviations.items() if name_of[module].endswith(end)), 1.0)
         dims = [d for d in range(output.dim()) if d != 1]
         scale = target / output.std(dims).clamp(min=1e-3)
         shift = -output.mean(dims) * scale
@@ -43,7 +52,7 @@ def make_lively(model: nn.Module, run: Callable[[], object]) -> None:
 
     standardized = set()
     name_of = {module: name for name, module in model.named_modules()}
-    # Detectron2's convolutions have their activation inside; what it gets is standardized.
+    # Detectron2's convolutions call their activation themselves; it is its input that counts.
     activations = {m: m.activation for m in name_of if getattr(m, "activation", None) is not None}
     for module in activations:
         module.activation = None
@@ -57,7 +66,7 @@ def make_lively(model: nn.Module, run: Callable[[], object]) -> None:
             if module.bias is not None:
                 handles.append(module.register_forward_hook(standardize))
     with torch.no_grad():
-        run()
+        detect()
     for handle in handles:
         handle.remove()
     for module, activation in activations.items():

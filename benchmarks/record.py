@@ -1,0 +1,43 @@
+"""The record of a benchmark: its figures, and where they come from, as JSON."""
+
+import json
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def write_record(path: Path, figures: dict, device: str = "cpu") -> None:
+    """Write figures, after the machine, torch and its threads, and the commit of this checkout.
+
+    Args:
+        path: of the JSON file; its folder is made if it is not there.
+        figures: what JSON can hold.
+        device: "cpu" or "cuda", of which the figures are.
+    """
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    origin = {"machine": machine_name(device), "torch": torch.__version__}
+    origin |= {"threads": torch.get_num_threads(), "commit": commit}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**origin, **figures}, indent=1) + "\n")
+    print(f"wrote {path}")
+
+
+def machine_name(device: str) -> str:
+    """Return the name of the GPU, or of the processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    if cpuinfo.exists() and (name := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
+        return name[1]
+    return platform.machine()
