@@ -5,7 +5,7 @@
         --weights output/quick_start/model_final.pth --input photo.jpg folder/ --output panels/
 
 writes panels/<name>_cascade.png for each image. Exit code 2 stands for bad usage: no such file, or
-nothing that can be read as an image.
+no image that can be read.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from detectron2.data import MetadataCatalog, transforms
 from PIL import Image
 from tqdm import tqdm
 
-PROGRESS_FROM = 4  # images; fewer are done before a progress line tells anything
+PROGRESS_FROM = 4  # images; with fewer, a progress line is not worth showing
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--input", required=True, nargs="+", type=Path, help="images and folders")
     parser.add_argument("--output", required=True, type=Path, help="folder for the panels")
     parser.add_argument("--dataset", help="class names; default: the config's test dataset")
-    parser.add_argument("--score-threshold", type=float, default=0.5)
+    parser.add_argument(
+        # The second is the name that the option had first.
+        "--score-thresh",
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        help="detections with lower scores are left out",
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config, last")
     args = parser.parse_args(argv)
 
@@ -59,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_config(args.config_file, args.opts)
     model = build_model(cfg)
     load_weights(model, args.weights)
+    model.eval()
     metadata = MetadataCatalog.get(args.dataset or test_dataset_names(cfg)[0])
     augmentations, image_format = test_augmentations(cfg)
     augment = transforms.AugmentationList(augmentations)
@@ -79,20 +87,20 @@ def main(argv: list[str] | None = None) -> int:
             "width": width,
             "file_name": str(path),
         }
-        panel = draw_cascade_panel(
-            model, batched_input, metadata, score_threshold=args.score_threshold
-        )
+        panel = draw_cascade_panel(model, batched_input, metadata, score_thresh=args.score_thresh)
         Image.fromarray(panel).save(args.output / f"{path.stem}_cascade.png")
         drawn += 1
     return 0 if drawn else 2
 
 
 def find_images(inputs: list[Path]) -> list[Path]:
-    """List the images among files and folders (not their subfolders), told by their content.
+    """List the images among files and folders, without subfolders.
+
+    Files are images if OpenCV can read their content, whatever their names end in.
 
     Raises:
-        ValueError: a path does not exist, is not an image or holds none, or two would be written
-            to the same panel.
+        ValueError: if a path does not exist, is not an image or holds none, or if two images would
+            be written to the same panel.
     """
     paths = []
     for path in inputs:

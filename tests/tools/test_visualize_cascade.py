@@ -24,9 +24,10 @@ class FakeDetector(torch.nn.Module):
 
     def forward(self, batched_inputs):
         self.inputs.extend(batched_inputs)
+        assert not self.training
         found = Instances((batched_inputs[0]["height"], batched_inputs[0]["width"]))
-        found.pred_boxes = Boxes(torch.zeros(0, 4))
-        found.scores, found.pred_classes = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+        found.pred_boxes = Boxes(torch.tensor([[10.0, 10, 20, 20]]))
+        found.scores, found.pred_classes = torch.tensor([0.4]), torch.tensor([0])
         return [{"instances": found}]
 
 
@@ -85,6 +86,16 @@ def test_model_gets_the_augmented_image_in_its_channel_order(tmp_path, run, dete
     image = detector.inputs[0]["image"]
     assert image.shape == (3, 32, 64)
     assert image[:, 0, 0].tolist() == [200, 0, 50]
+
+
+@pytest.mark.parametrize("option", ["--score-thresh", "--score-threshold"])
+def test_detections_of_lower_scores_are_left_out(tmp_path, run, detector, option):
+    draw_image(tmp_path / "one.png")
+    drawn = []
+    for options in ([], [option, "0.5"], [option, "0.3"]):
+        assert run("one.png", more=options) == 0
+        drawn.append((tmp_path / "panels" / "one_cascade.png").read_bytes())
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize(

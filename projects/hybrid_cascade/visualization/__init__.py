@@ -1,4 +1,4 @@
-"""Pictures of what a cascade does: its detections stage by stage, its training, its precision."""
+"""Pictures of detections stage by stage, of training curves and of precision over recall."""
 
 from .cascade_panel import draw_cascade_panel
 from .precision_recall import plot_precision_recall

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-MAX_NAMED_CLASSES = 10  # the legend has no room for more
+MAX_NAMED_CLASSES = 10  # with more, the legend would be larger than the plot
 
 
 def plot_precision_recall(
@@ -21,17 +21,17 @@ def plot_precision_recall(
 ) -> None:
     """Draw precision over recall of boxes and, if there are any, of masks.
 
-    Thick lines are means over the classes at an IoU of 0.5, of 0.75, and over 0.5:0.95; the area
-    under each is the AP of COCO's evaluation. Thin lines are the classes at an IoU of 0.5. Without
-    detections the picture says so.
+    Thick lines are means over the classes, at an IoU of 0.5, at one of 0.75, and over IoUs from 0.5
+    to 0.95; the area under each is the AP of COCO's evaluation. Thin lines are single classes at an
+    IoU of 0.5. If there are no detections, the picture says so.
 
     Args:
         json_file: the ground truth in COCO's format.
-        results_json: COCOEvaluator's coco_instances_results.json.
+        results_json: the coco_instances_results.json of `COCOEvaluator`.
         output_png: the picture to write.
 
     Raises:
-        ValueError: the results are of images that the ground truth does not have.
+        ValueError: if the results are of images that the ground truth does not have.
     """
     with open(results_json) as file:
         results = json.load(file)
@@ -61,7 +61,7 @@ def plot_precision_recall(
 
 
 def _draw_curves(axes: Axes, evaluation: COCOeval, names: list[str]) -> None:
-    # T IoUs x R recalls x K classes, over all areas, with as many detections as count.
+    # IoUs x recalls x classes, for objects of all areas and the largest number of detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     recall, ious = evaluation.params.recThrs, evaluation.params.iouThrs
     has_objects = (precision > -1).all(axis=(0, 1))  # pycocotools marks the other classes with -1

@@ -26,13 +26,16 @@ Curve = dict[int, float]  # iteration -> value
 
 
 def read_metrics(metrics_json: str | os.PathLike) -> dict[str, Curve]:
-    """Read a metrics.json, which holds one JSON object a line.
+    """Read a metrics.json, which has one JSON object in each line.
 
-    A run that was killed leaves a broken line, which is skipped. A resumed run repeats iterations
-    since the last checkpoint; what was recorded from there on, before it resumed, is dropped.
+    A run that was killed leaves a broken line, which is skipped. A resumed run repeats the
+    iterations after its last checkpoint; of these, the values that were written last are kept.
+
+    Returns:
+        The curve of each metric by name.
 
     Raises:
-        ValueError: no line of the file holds metrics.
+        ValueError: if no line of the file has metrics.
     """
     metrics: dict[str, Curve] = {}
     with open(metrics_json) as file:
@@ -60,7 +63,7 @@ def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.P
         output_png: the picture to write.
 
     Raises:
-        ValueError: no line of the file holds metrics.
+        ValueError: if no line of the file has metrics.
     """
     plots: dict[str, dict[str, Curve]] = {title: {} for title in PLOTS}
     for name, curve in sorted(read_metrics(metrics_json).items()):
@@ -75,7 +78,7 @@ def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.P
     for position, (title, curves) in enumerate(plots.items(), start=1):
         axes = figure.add_subplot(rows, COLUMNS, position, title=title, xlabel="iteration")
         for name, curve in curves.items():
-            # An evaluation after training is a single value: without a marker it would not show.
+            # The curve of a single evaluation is one point, invisible without a marker.
             marker = "o" if len(curve) == 1 or title == "AP" else None
             axes.plot(curve.keys(), curve.values(), marker=marker, label=_label(name))
         axes.set_xlim(0, 1.03 * max(last, 1))
@@ -88,7 +91,7 @@ def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.P
 
 
 def _label(name: str) -> str:
-    """Shorten a metric's name to what its plot's title leaves open; stages count from 1."""
+    """Return the part of a metric's name that its plot's title does not say, stages from 1."""
     stage = re.search(r"_stage(\d+)$", name)
     if stage:
         return f"stage {int(stage[1]) + 1}"

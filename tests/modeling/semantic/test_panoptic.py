@@ -21,9 +21,9 @@ def detections(*regions, classes, scores):
     )
 
 
-def merge(instances, labels, stuff_labels=(0, 2), **thresholds):
+def merge(instances, sem_seg, stuff_labels=(0, 2), **thresholds):
     defaults = {"overlap_thresh": 0.5, "stuff_area_thresh": 1, "instances_score_thresh": 0.5}
-    return merge_instances_and_stuff(instances, labels, stuff_labels, **(defaults | thresholds))
+    return merge_instances_and_stuff(instances, sem_seg, stuff_labels, **(defaults | thresholds))
 
 
 def label_map():

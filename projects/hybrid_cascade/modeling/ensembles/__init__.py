@@ -1,4 +1,4 @@
-"""Several views of an image and several models detect together."""
+"""Detect with several views of an image and several models together."""
 
 from .averaging import RCNNEnsemble
 from .views import RCNNWithTestTimeAugmentation

@@ -1,7 +1,7 @@
 """Several R-CNN models of one config score, refine and mask the same boxes.
 
-Shapes: R proposals of an image from all models, D detections of an image, K classes, M the mask
-side.
+Shapes: N images, R proposals of an image from all models, D detections of an image, K classes, M
+the side of a mask.
 """
 
 from collections.abc import Sequence
@@ -10,17 +10,18 @@ import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import CascadeROIHeads, ROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
 from torch import nn
 
 from ..cascade.roi_heads import HTCROIHeads
+from ..inference_steps import check_eval_mode, extract_features, predict_masks, propose
 from ..semantic.rcnn import SemanticRCNN
 
 
 class RCNNEnsemble(GeneralizedRCNN):
     """A `GeneralizedRCNN` for inference whose predictions are the means of those of its models.
 
-    The proposals of all models come together. Each model classifies and refines all of them, in
+    The proposals of all models are put together. Each model classifies and refines all of them, in
     its own cascade if it has one; the class probabilities and the refined boxes of a proposal are
     averaged over the models. One suppression with the thresholds of the first model then leaves
     the detections, and each model predicts their masks, whose probabilities are averaged.
@@ -57,10 +58,9 @@ class RCNNEnsemble(GeneralizedRCNN):
         do_postprocess: bool = True,
     ) -> list[dict] | list[Instances]:
         """See `GeneralizedRCNN.inference`. Masks are left out where the first model's are off."""
-        images = self.preprocess_image(batched_inputs)
-        features = [_extract_features(model, images.tensor) for model in self.models]
+        images, features = self._extract_features(batched_inputs)
         if detected_instances is None:
-            results = self._detect_boxes(images, features)
+            results = self._detect_boxes(batched_inputs, images, features)
         else:
             results = [x.to(self.device) for x in detected_instances]
         if self.roi_heads.mask_on:
@@ -69,9 +69,30 @@ class RCNNEnsemble(GeneralizedRCNN):
             return self._postprocess(results, batched_inputs, images.image_sizes)
         return results
 
-    def _detect_boxes(self, images, features: list[dict[str, torch.Tensor]]) -> list[Instances]:
+    @torch.no_grad()
+    def detect_boxes(
+        self, batched_inputs: list[dict], *, soft_suppression: bool = True
+    ) -> list[Instances]:
+        """Detect without masks, see `inference_steps.detect_boxes`."""
+        check_eval_mode(self)
+        images, features = self._extract_features(batched_inputs)
+        return self._detect_boxes(batched_inputs, images, features, soft_suppression)
+
+    def _extract_features(
+        self, batched_inputs: list[dict]
+    ) -> tuple[ImageList, list[dict[str, torch.Tensor]]]:
+        images = self.preprocess_image(batched_inputs)
+        return images, [extract_features(model, images)[0] for model in self.models]
+
+    def _detect_boxes(
+        self,
+        batched_inputs: list[dict],
+        images: ImageList,
+        features: list[dict[str, torch.Tensor]],
+        soft_suppression: bool = True,
+    ) -> list[Instances]:
         of_models = [
-            model.proposal_generator(images, maps, None)[0]
+            propose(model, images, maps, batched_inputs)[0]
             for model, maps in zip(self.models, features, strict=True)
         ]
         proposals = [Instances.cat(of_image) for of_image in zip(*of_models, strict=True)]
@@ -83,26 +104,29 @@ class RCNNEnsemble(GeneralizedRCNN):
             [torch.stack(of_image).mean(dim=0) for of_image in zip(*of_models, strict=True)]
             for of_models in zip(*predictions, strict=True)
         )
-        if isinstance(self.roi_heads, HTCROIHeads):
-            return self.roi_heads.select_boxes(boxes, scores, images.image_sizes)
-        predictor = self.roi_heads.box_predictor
+        heads = self.roi_heads
+        if isinstance(heads, HTCROIHeads):
+            return heads.select_boxes(
+                boxes, scores, images.image_sizes, soft_suppression=soft_suppression
+            )
         instances, _ = fast_rcnn_inference(
             boxes,
             scores,
             images.image_sizes,
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
+            heads.box_predictor.test_score_thresh,
+            heads.box_predictor.test_nms_thresh,
+            heads.box_predictor.test_topk_per_image,
         )
         return instances
 
-    def _add_masks(self, features: list[dict[str, torch.Tensor]], instances: list[Instances]):
+    def _add_masks(
+        self, features: list[dict[str, torch.Tensor]], instances: list[Instances]
+    ) -> None:
         """Add "pred_masks", (D, 1, M, M) probabilities averaged over the models."""
-        of_models = []
-        for model, maps in zip(self.models, features, strict=True):
-            own = [Instances(i.image_size, **i.get_fields()) for i in instances]
-            own = model.roi_heads.forward_with_given_boxes(maps, own)
-            of_models.append([i.pred_masks for i in own])
+        of_models = [
+            predict_masks(model.roi_heads, maps, instances)
+            for model, maps in zip(self.models, features, strict=True)
+        ]
         for i, masks in zip(instances, zip(*of_models, strict=True), strict=True):
             i.pred_masks = torch.stack(masks).mean(dim=0)
 
@@ -126,17 +150,10 @@ def check_can_average(model: nn.Module) -> None:
         raise ValueError("Checkpoints are averaged on the proposals of an RPN; the model has none")
 
 
-def _extract_features(model: GeneralizedRCNN, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    features = model.backbone(images)
-    if isinstance(model, SemanticRCNN):
-        features, _, _ = model.semantic_branch(features, None)
-    return features
-
-
 def _predict_boxes_and_scores(
     heads: ROIHeads, features: dict[str, torch.Tensor], proposals: list[Instances]
-):
-    """Boxes, (R, 4) or (R, 4 K), and probabilities, (R, K + 1), as a list over the images each."""
+) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+    """Return the boxes, (R, 4) or (R, 4 K), and probabilities, (R, K + 1), of each image."""
     if isinstance(heads, HTCROIHeads):
         return heads.predict_boxes_and_scores(features, proposals)
     maps = [features[f] for f in heads.box_in_features]

@@ -1,6 +1,10 @@
-"""Detectron2's test-time augmentation for R-CNN models that have no CfgNode, and soft-NMS in it."""
+"""Detectron2's test-time augmentation for R-CNN models that have no CfgNode, and soft-NMS in it.
+
+Each resized or mirrored copy of an image is called a view.
+"""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -15,15 +19,17 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from ..cascade.roi_heads import HTCROIHeads
+from ..inference_steps import detect_boxes
+from .averaging import RCNNEnsemble
 
 
 class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
     """`GeneralizedRCNNWithTTA` with the classes and thresholds of the model itself.
 
-    Each view detects on its own, and the boxes of all views come together in one more suppression.
-    Soft-NMS, where the model has it, runs there only, on the candidates of all views. The mask
-    probabilities of the boxes are averaged over the views. (`HTCROIHeads` averages them over its
-    stages first.)
+    The model detects boxes in each view, and one more suppression merges those of all views. If the
+    model has soft-NMS, it runs in this last suppression only, on the candidates of all views. The
+    mask probabilities of the boxes are averaged over the views. (`HTCROIHeads` averages them over
+    its stages first.)
     """
 
     def __init__(
@@ -35,10 +41,12 @@ class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
     ):
         """
         Args:
-            model: a `GeneralizedRCNN`, `SemanticRCNN` or `RCNNEnsemble`, with or without masks.
-            short_sides: the sizes that images are resized to; none: as they come.
-            max_size: bound of the longer side of resized images.
-            flip: look at the mirrored views, too.
+            model: a `GeneralizedRCNN`, `SemanticRCNN` or `RCNNEnsemble` in eval mode, with or
+                without masks.
+            short_sides: lengths in pixels that the shorter side is resized to; if empty, images
+                keep their size.
+            max_size: upper bound in pixels of the longer side of resized images.
+            flip: whether to add a mirrored view of each size.
 
         Raises:
             ValueError: for a model of another kind, with keypoints, or without an RPN.
@@ -48,13 +56,29 @@ class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
         super().__init__(_test_config(model), model, views)
 
     def __call__(self, batched_inputs: list[dict]) -> list[dict]:
-        """As `GeneralizedRCNN.forward` in inference, "height" and "width" may be left out."""
+        """Detect as `GeneralizedRCNN.forward`; "height" and "width" may be left out."""
         return super().__call__([_with_output_size(x) for x in batched_inputs])
 
-    def _turn_off_roi_heads(self, attrs):
-        # Soft-NMS is not idempotent: scores would decay in each view, and again where views meet.
-        soft = ["soft_suppression_on"] if _suppresses_softly(self.model) else []
-        return super()._turn_off_roi_heads([*attrs, *soft])
+    def _turn_off_roi_heads(self, attrs: Sequence[str]) -> AbstractContextManager[None]:
+        # Detectron2 flips attributes of the model here. `_batch_inference` asks for boxes instead.
+        return nullcontext()
+
+    def _batch_inference(
+        self, batched_inputs: list[dict], detected_instances: list[Instances] | None = None
+    ) -> list[Instances]:
+        if detected_instances is not None:
+            return super()._batch_inference(batched_inputs, detected_instances)
+        of_ensemble = isinstance(self.model, RCNNEnsemble)
+        found = []
+        for start in range(0, len(batched_inputs), self.batch_size):
+            batch = batched_inputs[start : start + self.batch_size]
+            # Soft-NMS is not idempotent: scores would decay in each view, and again when merged.
+            found += (
+                self.model.detect_boxes(batch, soft_suppression=False)
+                if of_ensemble
+                else detect_boxes(self.model, batch, soft_suppression=False)
+            )
+        return found
 
     def _merge_detections(self, all_boxes, all_scores, all_classes, shape_hw) -> Instances:
         if not _suppresses_softly(self.model) or not all_scores:
@@ -70,7 +94,7 @@ class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
 
 
 class ViewsOfImage(DatasetMapperTTA):
-    """`DatasetMapperTTA` that leaves the size of images as it is where it is given no sizes."""
+    """`DatasetMapperTTA` that keeps the size of images if `min_sizes` is empty."""
 
     def __call__(self, dataset_dict: dict) -> list[dict]:
         if self.min_sizes:
@@ -106,7 +130,7 @@ def _suppresses_softly(model: GeneralizedRCNN) -> bool:
 
 
 def _test_config(model: GeneralizedRCNN) -> CfgNode:
-    """The keys that `GeneralizedRCNNWithTTA` reads."""
+    """Make a config of the keys that `GeneralizedRCNNWithTTA` reads."""
     heads = model.roi_heads
     predictor = heads.box_predictor
     if isinstance(heads, HTCROIHeads):

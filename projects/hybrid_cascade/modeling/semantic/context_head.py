@@ -1,7 +1,7 @@
 """The semantic segmentation branch of HTC (arXiv 1901.07518, Section 3.2, "Spatial Contexts").
 
-Shapes: N images, C channels of the pyramid, K semantic classes, h and w the size of the fusion
-level (stride 8 in the paper).
+Shapes: N images, C channels of the pyramid, K semantic classes, (H, W) the size of the padded
+images, (h, w) that of the fusion level (stride 8 in the paper).
 """
 
 import fvcore.nn.weight_init as weight_init
@@ -16,11 +16,11 @@ from .branch import SEMANTIC_BRANCH_REGISTRY
 
 @SEMANTIC_BRANCH_REGISTRY.register()
 class SemanticContextHead(nn.Module):
-    """Fuse all pyramid levels at one of them, predict a semantic map, offer its features to RoIs.
+    """Fuse all pyramid levels, and predict the class of each pixel and features for RoIs.
 
-    Every level is resized to the fusion level, passed through a 1x1 convolution, and summed; four
-    3x3 convolutions follow; from there one 1x1 convolution predicts the classes and another one
-    makes the embedding S(x) that RoI heads pool from.
+    Every level is resized to the fusion level and passed through a 1x1 convolution of its own. The
+    sum of the levels passes through 3x3 convolutions (four in the paper). Then one 1x1 convolution
+    predicts the classes, and another one makes the embedding S(x) that RoI heads pool from.
     """
 
     @configurable
@@ -39,14 +39,15 @@ class SemanticContextHead(nn.Module):
     ):
         """
         Args:
-            input_shape: channels and strides of the backbone's maps; all `in_features` must have
-                the same number of channels, which the embedding gets too, so that it can be added.
+            input_shape: channels and strides of the backbone's maps. All `in_features` must have
+                the same number of channels, C. The embedding has as many, so that RoI heads can add
+                it to the features that they pool from the pyramid.
             num_classes: K, semantic classes (183 for COCO-Stuff).
             in_features: the levels to fuse.
             fusion_feature: the level whose size the others are resized to.
-            out_feature: the key under which the embedding joins the feature maps.
+            out_feature: the name of the embedding among the feature maps.
             conv_dim: channels inside the branch.
-            num_convs: number of 3x3 convolutions after the fusion.
+            num_convs: the number of 3x3 convolutions after the fusion.
             loss_weight: the paper's beta; 0.2 in the published configs.
             ignore_value: the label that the loss leaves out.
 
@@ -114,15 +115,16 @@ class SemanticContextHead(nn.Module):
         }
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """The backbone's maps and the embedding."""
+        """Return the ShapeSpecs of the backbone's maps and of the embedding."""
         return self._output_shape
 
     def forward(
         self, features: dict[str, torch.Tensor], targets: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
-        """
+        """Compute the embedding, the semantic logits and, in training, their loss.
+
         Args:
-            features: maps (N, C, h_l, w_l), one for each level.
+            features: maps by name, (N, C, h of the level, w of the level).
             targets: (N, H, W) int64 labels of the padded images in [0, K) or `ignore_value`; None
                 at inference.
 
@@ -143,9 +145,14 @@ class SemanticContextHead(nn.Module):
         return {**features, self.out_feature: self.embedding(fused)}, logits, losses
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Cross entropy at the stride of the logits, averaged over the pixels that have a label.
+        """Return the weighted cross entropy, averaged over the cells that have a label.
 
-        Zero, with zero gradients, where no pixel of the batch has one.
+        Labels are sampled at the stride of the logits. If no cell of the batch has a label, the
+        loss and its gradients are zero.
+
+        Args:
+            logits: (N, K, h, w).
+            targets: (N, H, W) int64, see `forward`.
         """
         # Labels up to 2^24 are exact in float32, the only type that interpolate resizes everywhere.
         targets = F.interpolate(

@@ -1,6 +1,6 @@
 """Semantic Feature Pyramid Network (SFPN; Gan, Xu, Su; ICPR 2020).
 
-Shapes: N images, C channels of the pyramid, K semantic classes, h_l and w_l the size of level l.
+Shapes: N images, C channels of the pyramid, (h, w) the size of a level.
 """
 
 import fvcore.nn.weight_init as weight_init
@@ -16,18 +16,18 @@ from .context_head import SemanticContextHead
 
 @SEMANTIC_BRANCH_REGISTRY.register()
 class SemanticPyramid(SemanticContextHead):
-    """Give every level of a feature pyramid the semantics that a segmentation branch has learned.
+    """Add the features of a segmentation branch to every level of a feature pyramid.
 
     1. The segmentation branch is that of HTC, `SemanticContextHead`: one map from all levels,
        supervised with cross entropy.
-    2. Its embedding, resized to every level, is the semantic pyramid: averaged where the level is
-       coarser, repeated where it is finer, as FPN's own top-down path does.
+    2. Its embedding, resized to every level, is the semantic pyramid. It is averaged where the
+       level is coarser, and repeated where it is finer, as in FPN's top-down path.
     3. Each semantic level is fused with the pyramid level p of the same stride:
        p + conv3x3(relu(conv1x1([p, semantic level]))).
 
-    The paper's public notes name these three parts and fix none of their layers, nor the weight of
-    the loss. The last convolution starts at zero: on any pyramid, with trained weights or without,
-    the network starts as exactly what it would be without this branch.
+    The public notes on the paper name these three parts, but neither their layers nor the weight of
+    the loss. The 3x3 convolutions of the fusion start at zero, so a network with this branch, with
+    trained weights or without, first computes exactly what it does without the branch.
     """
 
     @configurable
@@ -40,12 +40,13 @@ class SemanticPyramid(SemanticContextHead):
             output_context_map: also return the embedding, under `out_feature`, so that the same
                 branch serves the semantic fusion of `HTCROIHeads`.
             kwargs: the arguments of `SemanticContextHead`. `in_features` are the levels that are
-                segmented and fused; others pass as they are. `loss_weight` is the paper's alpha.
+                segmented and fused; the others are returned unchanged. `loss_weight` is the paper's
+                alpha.
 
         Raises:
             ValueError: as `SemanticContextHead`.
         """
-        # By keyword: Detectron2 takes a DictConfig in the first place for the config.
+        # By keyword: Detectron2 takes a DictConfig as first positional argument for a config.
         super().__init__(input_shape=input_shape, **kwargs)
         self.output_context_map = output_context_map
         if not output_context_map:
@@ -70,14 +71,15 @@ class SemanticPyramid(SemanticContextHead):
     def forward(
         self, features: dict[str, torch.Tensor], targets: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
-        """
+        """Fuse the levels of the pyramid with the semantic pyramid.
+
         Args:
-            features: maps (N, C, h_l, w_l), one for each level.
+            features: maps (N, C, h, w) by name.
             targets: see `SemanticContextHead.forward`.
 
         Returns:
-            The maps, those of `in_features` replaced by fused ones of the same shape; logits and
-            losses of `SemanticContextHead`.
+            The maps, those of `in_features` replaced by fused ones of the same shape, and the
+            embedding if `output_context_map` is set; logits and losses of `SemanticContextHead`.
         """
         features, logits, losses = super().forward(features, targets)
         embedding = features[self.out_feature]

@@ -1,30 +1,33 @@
-"""Generalized R-CNN with a semantic branch between the backbone and the proposals."""
+"""Generalized R-CNN with a semantic branch between the backbone and the RPN.
+
+Shapes: N images, K semantic classes, (H, W) the size of an image or output.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_backbone
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.modeling.proposal_generator import build_proposal_generator
 from detectron2.modeling.roi_heads import build_roi_heads
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
-from torch.nn import functional as F
 
 from ...data.datasets.stuff_labels import stuff_labels_of
+from ..inference_steps import extract_features, propose, resize_semantic_logits
 from .branch import build_semantic_branch
+from .checks import check_parts
 from .panoptic import merge_instances_and_stuff
 from .targets import SemanticTargets
 
 
 @META_ARCH_REGISTRY.register()
 class SemanticRCNN(GeneralizedRCNN):
-    """`GeneralizedRCNN` plus one seam, `semantic_branch(features, targets)`.
+    """`GeneralizedRCNN` with one more part, `semantic_branch(features, targets)`.
 
-    The branch runs before the proposal generator and returns the features that everything after it
-    sees, so it can add a map (HTC's context) or replace the pyramid's maps (SFPN).
+    The branch runs before the RPN. It returns the features that the RPN and the ROI heads see, so
+    it can add a map (HTC's context) or replace the maps of the pyramid (SFPN).
     """
 
     @configurable
@@ -44,24 +47,26 @@ class SemanticRCNN(GeneralizedRCNN):
         """
         Args:
             semantic_branch: see `SEMANTIC_BRANCH_REGISTRY`.
-            semantic_targets: makes the branch's label maps in training.
-            output_sem_seg: whether inference also returns "sem_seg", the (K, height, width) logits
-                at output size, as Detectron2's `SemanticSegmentor` does. Off by default: for the
-                183 classes of COCO-Stuff they are 780 MB an image of 800x1333.
-            output_panoptic_seg: whether inference also returns "panoptic_seg", the instances and
-                the stuff of the semantic map in one, as Detectron2's `PanopticFPN` does. It makes
-                the same logits on the way.
-            stuff_labels: the semantic classes that are stuff, for panoptic output; those of a data
-                set are in `stuff_labels_of`.
+            semantic_targets: makes the label maps that the branch learns from.
+            output_sem_seg: whether inference also returns "sem_seg", the (K, H, W) logits at output
+                size, as Detectron2's `SemanticSegmentor` does. Off by default: for the 183 classes
+                of COCO-Stuff and an image of 800x1333 they take 780 MB.
+            output_panoptic_seg: whether inference also returns "panoptic_seg", which merges the
+                instances with the stuff of the semantic map, as Detectron2's `PanopticFPN` does. It
+                needs as much memory as "sem_seg".
+            stuff_labels: the semantic classes that are stuff, for panoptic output; see
+                `stuff_labels_of` for those of a dataset.
             combine_overlap_thresh: a detection is left out of the panoptic output if more than this
                 part of it, in [0, 1), is covered by detections of higher scores.
-            combine_stuff_area_thresh: stuff with fewer pixels in the image is left out.
-            combine_instances_score_thresh: detections of lower scores are left out.
+            combine_stuff_area_thresh: stuff with fewer pixels than this in the output, at least 1,
+                is left out of the panoptic output.
+            combine_instances_score_thresh: detections with lower scores, in [0, 1], are left out of
+                the panoptic output.
             kwargs: the arguments of `GeneralizedRCNN`.
 
         Raises:
-            ValueError: if the parts do not fit together: classes, levels, or features; or can't
-                make panoptic output.
+            ValueError: if the parts differ in classes, levels or features, or can't make the
+                panoptic output that is asked for.
         """
         super().__init__(**kwargs)
         self.semantic_branch = semantic_branch
@@ -72,20 +77,7 @@ class SemanticRCNN(GeneralizedRCNN):
         self.combine_overlap_thresh = combine_overlap_thresh
         self.combine_stuff_area_thresh = combine_stuff_area_thresh
         self.combine_instances_score_thresh = combine_instances_score_thresh
-        if semantic_targets.num_classes != semantic_branch.num_classes:
-            raise ValueError(
-                f"semantic_targets.num_classes={semantic_targets.num_classes} differs from "
-                f"semantic_branch.num_classes={semantic_branch.num_classes}"
-            )
-        levels = list(self.backbone.output_shape())
-        if missing := set(semantic_branch.in_features) - set(levels):
-            raise ValueError(
-                f"semantic_branch.in_features={semantic_branch.in_features} asks for "
-                f"{sorted(missing)}; the backbone has {levels}"
-            )
-        check_semantic_features(self)
-        if output_panoptic_seg:
-            self._check_panoptic_output()
+        check_parts(self)
 
     @classmethod
     def from_config(cls, cfg):
@@ -110,11 +102,14 @@ class SemanticRCNN(GeneralizedRCNN):
         }
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
-        """As `GeneralizedRCNN.forward`; in training the dicts may have "sem_seg", (h, w) labels.
+        """Train or detect as `GeneralizedRCNN.forward`.
+
+        Args:
+            batched_inputs: N dicts; in training they may have "sem_seg", (H, W) labels.
 
         Returns:
-            The losses in training, with "loss_sem_seg"; at inference a dict for each image with
-            "instances", "sem_seg" if `output_sem_seg` is set, and "panoptic_seg" (see
+            In training the losses, among them "loss_sem_seg"; at inference a dict for each image
+            with "instances", "sem_seg" if `output_sem_seg` is set, and "panoptic_seg" (see
             `merge_instances_and_stuff`) if `output_panoptic_seg` is.
         """
         if not self.training:
@@ -123,7 +118,7 @@ class SemanticRCNN(GeneralizedRCNN):
         gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
         targets = self.semantic_targets(batched_inputs, gt_instances, images.tensor.shape[-2:])
         features, _, semantic_losses = self.semantic_branch(self.backbone(images.tensor), targets)
-        proposals, proposal_losses = self._propose(images, features, batched_inputs, gt_instances)
+        proposals, proposal_losses = propose(self, images, features, batched_inputs, gt_instances)
         _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
@@ -135,11 +130,11 @@ class SemanticRCNN(GeneralizedRCNN):
         detected_instances: list[Instances] | None = None,
         do_postprocess: bool = True,
     ) -> list[dict] | list[Instances]:
-        """See `GeneralizedRCNN.inference`."""
+        """Detect as `GeneralizedRCNN.inference`; for what it returns, see `forward`."""
         images = self.preprocess_image(batched_inputs)
-        features, logits, _ = self.semantic_branch(self.backbone(images.tensor), None)
+        features, logits = extract_features(self, images)
         if detected_instances is None:
-            proposals, _ = self._propose(images, features, batched_inputs, None)
+            proposals, _ = propose(self, images, features, batched_inputs)
             results, _ = self.roi_heads(images, features, proposals, None)
         else:
             detected_instances = [x.to(self.device) for x in detected_instances]
@@ -148,17 +143,14 @@ class SemanticRCNN(GeneralizedRCNN):
             return results
         outputs = self._postprocess(results, batched_inputs, images.image_sizes)
         if self.output_sem_seg or self.output_panoptic_seg:
-            logits = F.interpolate(
-                logits, size=images.tensor.shape[-2:], mode="bilinear", align_corners=False
-            )
-            for output, logit, size in zip(outputs, logits, images.image_sizes, strict=True):
-                instances = output["instances"]
-                sem_seg = sem_seg_postprocess(logit, size, *instances.image_size)
+            sizes = [output["instances"].image_size for output in outputs]
+            sem_segs = resize_semantic_logits(logits, images, sizes)
+            for output, sem_seg in zip(outputs, sem_segs, strict=True):
                 if self.output_sem_seg:
                     output["sem_seg"] = sem_seg
                 if self.output_panoptic_seg:
                     output["panoptic_seg"] = merge_instances_and_stuff(
-                        instances,
+                        output["instances"],
                         sem_seg.argmax(dim=0),
                         self.stuff_labels,
                         overlap_thresh=self.combine_overlap_thresh,
@@ -167,71 +159,10 @@ class SemanticRCNN(GeneralizedRCNN):
                     )
         return outputs
 
-    def _propose(
-        self,
-        images: ImageList,
-        features: dict[str, torch.Tensor],
-        batched_inputs: list[dict],
-        gt_instances: list[Instances] | None,
-    ):
-        if self.proposal_generator is None:
-            return [x["proposals"].to(self.device) for x in batched_inputs], {}
-        return self.proposal_generator(images, features, gt_instances)
-
-    def _check_panoptic_output(self) -> None:
-        num_classes = self.semantic_branch.num_classes
-        if not self.stuff_labels or self.semantic_targets.source == "instances":
-            raise ValueError(
-                "Panoptic output needs stuff, which maps painted from instances don't have: train "
-                "on label maps with stuff and give its labels as model.stuff_labels "
-                f"(MODEL.SEMANTIC_BRANCH.STUFF_LABELS). Now stuff_labels={self.stuff_labels} and "
-                f"the semantic targets' source is {self.semantic_targets.source!r}."
-            )
-        if wrong := [label for label in self.stuff_labels if not 0 <= label < num_classes]:
-            raise ValueError(
-                f"stuff_labels has {wrong}, but the semantic branch has num_classes={num_classes}"
-            )
-        # Detectron2's ROI heads say so; those of MNC have masks unless they are asked for boxes.
-        heads = self.roi_heads
-        if not getattr(heads, "mask_on", True) or getattr(heads, "test_output", "") == "boxes":
-            raise ValueError(
-                f"Panoptic output needs masks; {type(self.roi_heads).__name__} has none"
-            )
-        if not 0 <= self.combine_overlap_thresh < 1:
-            raise ValueError(
-                f"combine_overlap_thresh={self.combine_overlap_thresh} is not in [0, 1)"
-            )
-        # At 0, Detectron2 lists stuff that instances hide altogether.
-        if self.combine_stuff_area_thresh < 1:
-            raise ValueError(
-                f"combine_stuff_area_thresh={self.combine_stuff_area_thresh} must be at least 1"
-            )
-
 
 def _configured_stuff_labels(cfg: CfgNode) -> list[int]:
     branch = cfg.MODEL.SEMANTIC_BRANCH
-    # A data set need not say what its stuff is before somebody asks for it.
+    # Only panoptic output needs a dataset whose metadata say what is stuff.
     if branch.STUFF_LABELS or not branch.OUTPUT_PANOPTIC_SEG or not cfg.DATASETS.TRAIN:
         return list(branch.STUFF_LABELS)
     return stuff_labels_of(cfg.DATASETS.TRAIN[0])
-
-
-def check_semantic_features(model: GeneralizedRCNN) -> None:
-    """Raise a ValueError if the ROI heads fuse semantic features that nothing in the model makes.
-
-    `SemanticRCNN` checks itself; the trainer calls this for the plain `GeneralizedRCNN`, which
-    would otherwise fail in its first iteration.
-    """
-    fusion = getattr(model.roi_heads, "semantic_fusion", "none")
-    if fusion == "none":
-        return
-    branch = getattr(model, "semantic_branch", None)
-    wanted = model.roi_heads.semantic_in_feature
-    if branch is None or wanted not in branch.output_shape():
-        raise ValueError(
-            f"The ROI heads have semantic_fusion={fusion!r}, but no semantic branch of the "
-            f"{type(model).__name__} makes the feature {wanted!r}. Set model._target_ to "
-            "SemanticRCNN with a SemanticContextHead (MODEL.META_ARCHITECTURE: SemanticRCNN) or a "
-            "SemanticPyramid with output_context_map=True (MODEL.SEMANTIC_BRANCH), or "
-            "model.roi_heads.semantic_fusion to 'none' (MODEL.ROI_HTC_HEAD.SEMANTIC_FUSION)."
-        )

@@ -1,4 +1,7 @@
-"""What the semantic branch learns from: label maps, or maps painted from an image's instances."""
+"""The targets of the semantic branch: label maps that are read, or painted from instances.
+
+Shapes: N images, (H, W) the size of an image.
+"""
 
 from collections.abc import Sequence
 
@@ -8,11 +11,11 @@ from detectron2.structures import BitMasks, Instances, PolygonMasks
 
 
 class SemanticTargets:
-    """Make the label maps of a batch.
+    """Make the label maps that the semantic branch learns from.
 
-    Data sets without label maps keep other HTC implementations from training their semantic branch.
-    Here the map is painted from the instances of the same image instead: each pixel gets the class
-    of the smallest instance that covers it.
+    Other implementations of HTC can't train the semantic branch on a dataset without label maps.
+    Here, a missing map is painted from the instances of the image: each pixel gets the class of the
+    smallest instance that covers it.
     """
 
     @configurable
@@ -28,20 +31,21 @@ class SemanticTargets:
     ):
         """
         Args:
-            num_classes: semantic classes of the branch, labels are in [0, num_classes).
+            num_classes: semantic classes of the branch; labels are in [0, num_classes).
             num_things: instance classes of the ROI heads.
-            source: "sem_seg": the label map "sem_seg" that Detectron2's mapper reads; "instances":
-                paint; "auto": the label map of an image where it has one, else paint.
-            unlabelled: what painted maps say where no instance is: "background", the last semantic
-                class, or "ignore". Crowd regions, which Detectron2's mapper drops, count as
-                unlabelled.
+            source: "sem_seg" takes the label map "sem_seg" that Detectron2's mapper reads,
+                "instances" paints one, and "auto" paints if the image has no label map.
+            unlabelled: the label of painted maps where no instance is: "background" for the last
+                semantic class, or "ignore" for `ignore_value`. Crowd regions, which Detectron2's
+                mapper drops, count as no instance.
             ignore_value: the label that the loss leaves out; also fills the padding.
-            thing_labels: the semantic label of every instance class, needed where painted and read
-                maps meet in one training and number the things differently (COCO-Stuff: category id
+            thing_labels: the semantic label of each instance class. Needed if a training uses both
+                painted maps and maps that number the things differently (COCO-Stuff: category id
                 minus one). Default: the label is the instance class.
 
         Raises:
-            ValueError: for an unknown `source` or `unlabelled`, or labels outside [0, num_classes).
+            ValueError: for an unknown `source` or `unlabelled`, if `thing_labels` does not have
+                `num_things` labels, or if painting needs labels outside [0, num_classes).
         """
         if source not in ("auto", "sem_seg", "instances"):
             raise ValueError(f"source={source!r} must be 'auto', 'sem_seg' or 'instances'")
@@ -79,18 +83,20 @@ class SemanticTargets:
     def __call__(
         self, batched_inputs: list[dict], instances: list[Instances], size: tuple[int, int]
     ) -> torch.Tensor:
-        """
+        """Read or paint the label map of each image.
+
         Args:
-            batched_inputs: the N dicts of Detectron2's mapper, with "sem_seg" (h, w) where there is
-                a label map.
-            instances: the ground truth of the N images, on the device of the model.
+            batched_inputs: N dicts of Detectron2's mapper, with "sem_seg" (H, W) if the image has a
+                label map.
+            instances: the ground truth of each image, on the device of the model.
             size: height and width of the padded batch.
 
         Returns:
             (N, height, width) int64 labels, `ignore_value` in the padding.
 
         Raises:
-            ValueError: for a missing label map or one with values out of range; names the file.
+            ValueError: for a missing label map or one with values out of range; the message names
+                the file.
         """
         targets = []
         for inputs, ground_truth in zip(batched_inputs, instances, strict=True):
@@ -126,10 +132,11 @@ class SemanticTargets:
         """Paint the instances of one image, large ones first.
 
         Args:
-            instances: with "gt_classes" and "gt_masks"; boxes are painted where there are no masks.
+            instances: with "gt_classes" and "gt_masks"; without "gt_masks", with "gt_boxes", which
+                are painted instead.
 
         Returns:
-            (h, w) int64 labels.
+            (H, W) int64 labels.
         """
         height, width = instances.image_size
         device = instances.gt_boxes.device
