@@ -60,7 +60,7 @@ def test_the_datasets_to_evaluate_on_come_as_a_list(names):
 
 
 def test_both_kinds_of_config_resize_test_images_and_say_the_order_of_the_colours():
-    resizes, colours = test_augmentations(load_config(str(YAML[0])))
+    resizes, colours = test_augmentations(load_config(str(YAML[0]), ["INPUT.FORMAT", "BGR"]))
     assert [type(resize).__name__ for resize in resizes] == ["ResizeShortestEdge"]
     assert colours == "BGR"
     assert test_augmentations(load_config(str(LAZY[0]))) == ([], "RGB")

@@ -1,4 +1,4 @@
-"""What a run reads from its config, whatever kind of config it is."""
+"""The interface to a config of either kind."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -33,10 +33,10 @@ class InferenceOptions:
 
 
 class RunConfig(ABC):
-    """What training, evaluation and export read of a config, the same for both kinds.
+    """The values and parts that training, evaluation and export take from a config.
 
-    The methods for training get `cfg`: the result of `trainer_config`, which `DefaultTrainer` may
-    have scaled to the number of processes.
+    The methods for training have an argument `cfg`: the result of `trainer_config`, scaled to the
+    number of processes if the config says so (`DefaultTrainer.auto_scale_workers`).
 
     Attributes:
         cfg: the config itself.
@@ -44,7 +44,7 @@ class RunConfig(ABC):
         log_period: iterations between two lines of the log.
     """
 
-    KEYS: ClassVar[dict[str, str]]  # where the config has a value
+    KEYS: ClassVar[dict[str, str]]  # name of a value -> its key in the config
     max_to_keep: int | None = None
     log_period: int = 20
 
@@ -52,7 +52,7 @@ class RunConfig(ABC):
         self.cfg = cfg
 
     def replaced(self, **values: Any) -> "RunConfig":
-        """Return a copy of the config that has other values under some of the `KEYS`."""
+        """Return a copy of the config in which some of the values of `KEYS` are replaced."""
         cfg = deepcopy(self.cfg)
         for name, value in values.items():
             *sections, key = self.KEYS[name].split(".")
@@ -69,7 +69,7 @@ class RunConfig(ABC):
 
     @property
     def initial_weights(self) -> str:
-        """Return the checkpoint to start or to evaluate; "" if there is none."""
+        """Return the checkpoint to train from or to evaluate; "" if there is none."""
         return self._value("initial_weights") or ""
 
     @property
@@ -85,7 +85,7 @@ class RunConfig(ABC):
     @property
     @abstractmethod
     def inference_options(self) -> InferenceOptions:
-        """Return the options of an evaluation outside of a training."""
+        """Return the views and further checkpoints of an evaluation outside of a training."""
 
     @property
     @abstractmethod
@@ -107,7 +107,7 @@ class RunConfig(ABC):
 
     @abstractmethod
     def build_test_mapper(self) -> Callable[[dict], dict]:
-        """Build what makes an input of the model from a dataset dict."""
+        """Build the function that turns a dataset dict into an input of the model."""
 
     @abstractmethod
     def build_test_loaders(self) -> Iterator[tuple[str, Iterable[list[dict]]]]:
@@ -115,7 +115,10 @@ class RunConfig(ABC):
 
     @abstractmethod
     def build_evaluators(self, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
-        """Build the evaluators of a dataset, which write to the folder; panoptic ones if named."""
+        """Build the evaluators of a dataset, which write into the folder.
+
+        Panoptic ones are not among them, unless the config names them.
+        """
 
     @abstractmethod
     def trainer_config(self) -> CfgNode:
@@ -134,7 +137,7 @@ class RunConfig(ABC):
     def build_train_loader(
         self, cfg: CfgNode, dataset: list[dict], sampler: TrainingSampler
     ) -> Iterable[list[dict]]:
-        """Build the loader of batches; it takes the sampler unless the config names another."""
+        """Build the training data loader, with the sampler unless the config names another."""
 
     @abstractmethod
     def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -142,7 +145,7 @@ class RunConfig(ABC):
 
     @abstractmethod
     def build_lr_scheduler(self, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """Build what the hook `LRScheduler` takes: a scheduler or a multiplier."""
+        """Build the schedule as the hook `LRScheduler` takes it: a scheduler or a multiplier."""
 
 
 def loader_seed(cfg: CfgNode) -> dict[str, int]:
