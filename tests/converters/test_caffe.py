@@ -11,8 +11,8 @@ from torch import nn
 from hybrid_cascade.converters import CAFFE_IMAGENET, CAFFE_MNC, convert, describe
 from hybrid_cascade.modeling import ZF
 from tests.caffemodel_writer import caffemodel
-from tests.conftest import CONFIGS
 
+from ..small_configs import CONFIGS
 from .mnc_caffe_weights import CHANNELS, CLASSES, FEATURES, MASK_SIDE, anchor_generator, our_shapes
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from benchmarks.standardized_weights import standardize_weights
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
@@ -10,7 +11,6 @@ from detectron2.modeling.backbone import BottleneckBlock, ResNet
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.structures import Boxes, Instances
 
-from benchmarks.standardized_weights import standardize_weights
 from hybrid_cascade import use_htc_heads
 
 
