@@ -1,12 +1,12 @@
 """Random weights under which every layer of a detector matters, without any training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-# Standard deviation of what the last layers put out (MMDetection's names, then Detectron2's).
-# That of all other layers is 1.
+# Standard deviation of the outputs of the last layers, by the end of their names (MMDetection's,
+# then Detectron2's); 1 for all others.
 DEVIATIONS = {
     **{"rpn_cls": 2.0, "rpn_reg": 0.3, "fc_cls": 1.5, "fc_reg": 0.7, "conv_logits": 2.0},
     **{"objectness_logits": 2.0, "anchor_deltas": 0.3, "cls_score": 1.5, "bbox_pred": 0.7},
@@ -14,23 +14,19 @@ DEVIATIONS = {
 }
 
 
-def standardize_weights(
-    model: nn.Module,
-    detect: Callable[[], object],
-    deviations: Mapping[str, float] = DEVIATIONS,
-) -> None:
+def standardize_weights(model: nn.Module, detect: Callable[[], object]) -> None:
     """Draw weights with which classes, scores, boxes and masks differ between places of an image.
 
     With a detector's usual initial weights they hardly do. Here each layer gets weights, and a
     scale and a bias for each output channel, such that in one pass over an image every channel has
-    mean 0 and the standard deviation of `deviations` (layer-sequential unit-variance
-    initialization, arXiv 1511.06422, with biases and other last layers).
+    mean 0 and the standard deviation of `DEVIATIONS` (layer-sequential unit-variance
+    initialization, arXiv 1511.06422, with biases and other last layers). Every map needs more than
+    a few cells.
 
     Args:
         model: with normalization by fixed statistics, of MMDetection or Detectron2; changed in
             place. Its layers need to have a bias or a normalization to be standardized.
         detect: lets the model detect in an image.
-        deviations: by the end of a layer's name; 1 for all others.
     """
     handles = []
 
@@ -39,7 +35,7 @@ def standardize_weights(
         if module in standardized:  # the RPN head runs on every level
             return activation(output)
         standardized.add(module)
-        target = next((d for end, d in deviations.items() if name_of[module].endswith(end)), 1.0)
+        target = next((d for end, d in DEVIATIONS.items() if name_of[module].endswith(end)), 1.0)
         dims = [d for d in range(output.dim()) if d != 1]
         scale = target / output.std(dims).clamp(min=1e-3)
         shift = -output.mean(dims) * scale

@@ -1,4 +1,4 @@
-"""Backbones that the configs offer beside those that test_configs.py trains, and their details."""
+"""Backbones that configs/common offers and no config has, and details of those in configs."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from .test_swap_heads import check_it_runs
 
 
 def config(name, change=lambda model: None):
-    """The model of a config in configs/htc, changed, with few channels."""
+    """Return the model of a config in configs/htc, changed, and with few channels."""
     return load_small(f"htc/{name}.py", change).model
 
 
@@ -76,7 +76,7 @@ def test_a_stack_of_stages_of_its_own_is_the_resnet_of_detectron2():
 
 
 def decays(name):
-    """Parameters of the config's optimizer by their weight decay."""
+    """Return weight decay and learning rate of the backbone's parameters, by name."""
     cfg = load_small(f"htc/{name}.py")
     model = instantiate(cfg.model.backbone)
     if name.startswith("htc_vitdet"):

@@ -68,7 +68,7 @@ def test_every_config_loads_and_builds_what_its_name_says(path):
 
 @pytest.mark.parametrize("path", RUNNABLE)
 def test_every_config_trains_a_step_and_infers(path, inputs, storage):
-    """SSD at its own size, all others with few channels (small_configs.py), on one small image."""
+    """SSD has its own size, all others have few channels (small_configs.py); the image is small."""
     cfg = load_small(path)
     model = build_model(cfg)
     for part in model.modules():
@@ -107,7 +107,7 @@ def test_lazy_config_and_yaml_build_the_same_model(path, inputs):
     with torch.device("meta"):
         ours = instantiate(lazy.model)
         theirs = META_ARCH_REGISTRY.get(yaml.MODEL.META_ARCHITECTURE)(yaml)
-    # Layers and their sizes, what learns, and the settings of every part.
+    # Layers and their sizes, which parameters are trained, and the settings of every part.
     assert repr(ours) == repr(theirs)
     assert [(n, p.shape, p.requires_grad) for n, p in ours.named_parameters()] == [
         (n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()
@@ -115,7 +115,7 @@ def test_lazy_config_and_yaml_build_the_same_model(path, inputs):
     for (name, part), (_, other) in zip(ours.named_modules(), theirs.named_modules(), strict=True):
         assert plain_settings(part) == plain_settings(other), name
 
-    # The rest, anchors for example, shows in what a small one detects.
+    # All else, anchors for example, changes what a small model detects.
     ours = build_model(load_small(f"{path}.py"))
     theirs = build_model(load_small(f"yaml/{path}.yaml"))
     theirs.load_state_dict(ours.state_dict())
@@ -182,7 +182,7 @@ def test_rows_of_mncs_ablation_differ_as_their_names_say():
     assert not separate.proposal_generator.box_gradients
 
 
-# Knob, value, and where it shows in the model that is built.
+# An override of the config, and a check that it has reached the model.
 KNOBS = {
     "backbone.bottom_up.stages.depth=101": lambda m: len(m.backbone.bottom_up.res4) == 23,
     "backbone.bottom_up.freeze_at=3": lambda m: (

@@ -29,7 +29,7 @@ def read_metrics(metrics_json: str | os.PathLike) -> dict[str, Curve]:
     """Read a metrics.json, which has one JSON object in each line.
 
     A run that was killed leaves a broken line, which is skipped. A resumed run repeats the
-    iterations after its last checkpoint; of these, the values that were written last are kept.
+    iterations after its last checkpoint; what was recorded for them before is dropped.
 
     Returns:
         The curve of each metric by name.

@@ -1,10 +1,13 @@
-"""What the tests of models that are joined expect of equal detections."""
+"""Comparison of detections, for the tests of several views and several models."""
 
 import torch
 
 
 def assert_same_boxes(found, expected):
-    """Classes, scores and boxes are the same, of one instance at least; both have masks or none."""
+    """Assert that classes, scores and boxes are the same, and that both have masks or none.
+
+    There has to be at least one instance.
+    """
     assert len(found) == len(expected) > 0
     assert torch.equal(found.pred_classes, expected.pred_classes)
     torch.testing.assert_close(found.scores, expected.scores)
