@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from benchmarks.standardized_weights import standardize_weights
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
