@@ -1,6 +1,6 @@
 """HTC, MNC, Cascade Mask R-CNN, SFPN and SSD as an add-on to Detectron2.
 
-Importing this package registers its models and data sets with Detectron2.
+Importing this package registers its models and datasets with Detectron2.
 """
 
 try:
