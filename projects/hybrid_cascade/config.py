@@ -13,6 +13,8 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HTC_HEAD = CfgNode()
     cfg.MODEL.ROI_HTC_HEAD.MASK_STAGES = "all"  # "first", "last" or "all"
     cfg.MODEL.ROI_HTC_HEAD.INTERLEAVED = True
+    # Stages after the first match and sample RoIs again, as in MMDetection
+    cfg.MODEL.ROI_HTC_HEAD.RESAMPLE_STAGES = False
     cfg.MODEL.ROI_HTC_HEAD.MASK_INFORMATION_FLOW = True
     # "none", "box", "mask", "both"; "auto": both with a semantic branch, none without
     cfg.MODEL.ROI_HTC_HEAD.SEMANTIC_FUSION = "auto"
@@ -42,6 +44,8 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.CONV_DIM = 256
     cfg.MODEL.SEMANTIC_BRANCH.NUM_CONVS = 4
     cfg.MODEL.SEMANTIC_BRANCH.LOSS_WEIGHT = 0.2
+    cfg.MODEL.SEMANTIC_BRANCH.LOSS_MEAN = "labelled"  # or "all", as in MMDetection
+    cfg.MODEL.SEMANTIC_BRANCH.LABEL_SAMPLING = "center"  # or "corner", as in MMDetection
     cfg.MODEL.SEMANTIC_BRANCH.IGNORE_VALUE = 255
     # Where the label maps come from: "sem_seg", "instances" (painted), "auto"
     cfg.MODEL.SEMANTIC_BRANCH.TARGETS = "auto"

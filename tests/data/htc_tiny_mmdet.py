@@ -1,28 +1,15 @@
 """The config of htc_tiny_mmdet.pth: HTC, small enough to keep its weights in a repository."""
 
-from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone import BottleneckBlock, ResNet
-
 from hybrid_cascade.model_zoo import get_config
+
+from .tiny_resnet import tiny_resnet_stages
 
 cfg = get_config("htc/htc_r50_fpn_1x.py")
 model, dataloader = cfg.model, cfg.dataloader
 optimizer, lr_multiplier, train = cfg.optimizer, cfg.lr_multiplier, cfg.train
 
 model.backbone.bottom_up.stem.out_channels = 8
-model.backbone.bottom_up.stages = [
-    L(ResNet.make_stage)(
-        block_class=BottleneckBlock,
-        num_blocks=num_blocks,
-        stride_per_block=[1 if stage == 0 else 2] + [1] * (num_blocks - 1),
-        in_channels=8 if stage == 0 else 16 * 2**stage,
-        bottleneck_channels=8 * 2**stage,
-        out_channels=32 * 2**stage,
-        norm="FrozenBN",
-        stride_in_1x1=False,
-    )
-    for stage, num_blocks in enumerate([3, 4, 6, 3])
-]
+model.backbone.bottom_up.stages = tiny_resnet_stages(8)
 model.backbone.out_channels = 32
 model.roi_heads.num_classes = 5
 model.roi_heads.box_heads[0].fc_dims = [64, 64]

@@ -120,6 +120,29 @@ def test_interleaved_masks_train_on_boxes_of_their_own_stage(
                 assert intersection / (union - intersection) >= overlaps - 1e-4
 
 
+@pytest.mark.parametrize("resampled", [True, False])
+def test_resampled_stages_see_the_ground_truth_rather_than_what_it_was_refined_to(
+    features, proposals, targets, storage, monkeypatch, resampled
+):
+    roi_heads = htc(resample_stages=resampled)
+    roi_heads.batch_size_per_image, roi_heads.positive_fraction = 1000, 1.0
+    seen = []
+    run_stage = roi_heads._run_stage
+
+    def record(maps, proposals, stage):
+        seen.append(proposals)
+        return run_stage(maps, proposals, stage)
+
+    monkeypatch.setattr(roi_heads, "_run_stage", record)
+    train(roi_heads, features, proposals, targets)
+    for stage, rois in enumerate(seen):
+        for before, rois_of_image, target in zip(proposals, rois, targets, strict=True):
+            assert len(rois_of_image) == len(before) + len(target)
+            equal = torch.cdist(target.gt_boxes.tensor, rois_of_image.proposal_boxes.tensor) == 0
+            copies = equal.sum(dim=1).tolist()
+            assert copies == [int(resampled or stage == 0)] * len(target)
+
+
 def test_information_flow_changes_the_later_mask_losses_only(features, proposals, targets, storage):
     before_heads = htc(**OFF)
     after_heads = htc(**{**OFF, "mask_information_flow": True})
@@ -202,7 +225,7 @@ def test_scaled_box_gradients_are_those_of_the_features_from_the_box_branch(
     assert all(torch.equal(a, b) for a, b in zip(others, others_when_scaled, strict=True))
 
 
-def test_gradients_and_weights_are_set_by_two_keys_of_yaml():
+def test_gradients_weights_and_resampling_are_set_by_keys_of_yaml():
     cfg = get_cfg()
     add_hybrid_cascade_config(cfg)
     shapes = {f"p{k}": ShapeSpec(channels=CHANNELS, stride=2**k) for k in range(2, 6)}
@@ -212,8 +235,11 @@ def test_gradients_and_weights_are_set_by_two_keys_of_yaml():
     assert heads.stage_loss_weights == (1.0, 0.5, 0.25) and not heads.scale_box_gradients
     cfg.MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS = ()
     cfg.MODEL.ROI_HTC_HEAD.SCALE_BOX_GRADIENTS = True
+    assert not heads.resample_stages
+    cfg.MODEL.ROI_HTC_HEAD.RESAMPLE_STAGES = True
     heads = HTCROIHeads(cfg, shapes)
     assert heads.stage_loss_weights == (1.0, 1.0, 1.0) and heads.scale_box_gradients
+    assert heads.resample_stages
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])

@@ -51,6 +51,31 @@ def test_the_loss_is_the_cross_entropy_of_labelled_pixels_at_the_stride_of_the_l
     torch.testing.assert_close(head.loss(logits, targets), 0.2 * expected)
 
 
+def test_mean_over_all_cells_counts_those_to_be_ignored_as_zero(head):
+    logits = torch.randn(1, CLASSES, 2, 3)
+    targets = torch.randint(0, CLASSES, (1, 16, 24))
+    targets[:, :8, :8] = 255  # one cell of six
+    labelled = head.loss(logits, targets)
+    head.loss_mean = "all"
+    torch.testing.assert_close(head.loss(logits, targets), labelled * 5 / 6)
+
+
+def test_cells_get_the_label_of_their_corner_if_asked(head):
+    logits = torch.randn(1, CLASSES, 2, 3)
+    targets = torch.full((1, 16, 24), 255)
+    targets[0, 8, 16] = 1  # the upper left corner of the last cell
+    assert head.loss(logits, targets) == 0
+    head.label_sampling = "corner"
+    expected = -0.2 * logits.log_softmax(1)[0, 1, 1, 2]
+    torch.testing.assert_close(head.loss(logits, targets), expected)
+
+
+@pytest.mark.parametrize("switch", ["loss_mean", "label_sampling"])
+def test_other_words_for_the_loss_are_refused(switch):
+    with pytest.raises(ValueError, match=f"{switch}='middle' is not"):
+        SemanticContextHead(SHAPES, num_classes=CLASSES, **{switch: "middle"})
+
+
 def test_without_labelled_pixels_the_loss_and_its_gradients_are_zero(head, features):
     _, _, losses = head(features, torch.full((2, 128, 192), 255))
     losses["loss_sem_seg"].backward()

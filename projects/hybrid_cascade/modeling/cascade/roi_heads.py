@@ -61,6 +61,7 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         mask_stages: str = "all",
         interleaved: bool = True,
         mask_information_flow: bool = True,
+        resample_stages: bool = False,
         semantic_fusion: str = "none",
         semantic_pooler: ROIPooler | None = None,
         semantic_in_feature: str = "semantic",
@@ -84,6 +85,9 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
             interleaved: train masks on the refined boxes, matched and sampled again at the IoU
                 threshold of the stage, ground-truth boxes added.
             mask_information_flow: needs a mask branch at every stage to have an effect.
+            resample_stages: stages after the first match and sample the refined boxes again, as
+                MMDetection does: boxes refined from the ground truth are left out, and the ground
+                truth is added. False: all refined boxes go on, as in Detectron2.
             semantic_fusion: the branches that see semantic features: "none", "box", "mask", "both".
             semantic_pooler: pools the semantic map, at least as large as the other poolers' output;
                 required unless `semantic_fusion` is "none".
@@ -149,6 +153,7 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
                 raise ValueError(problem)
         self.mask_stages = mask_stages
         self.interleaved = interleaved
+        self.resample_stages = resample_stages
         self.semantic_fusion = semantic_fusion
         self.semantic_in_feature = semantic_in_feature
         self.stage_loss_weights = stage_loss_weights
@@ -201,6 +206,7 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
             **args,
             "mask_stages": htc.MASK_STAGES,
             "interleaved": htc.INTERLEAVED,
+            "resample_stages": htc.RESAMPLE_STAGES,
             "mask_information_flow": htc.MASK_INFORMATION_FLOW,
             "semantic_fusion": fusion,
             "semantic_in_feature": htc.SEMANTIC_IN_FEATURE,
@@ -249,7 +255,6 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         """See `ROIHeads.forward`. Losses are named "loss_{cls,box_reg,mask}_stage{0,1,...}"."""
         if not self.training:
             return self.detect(features, proposals), {}
-        image_sizes = [p.image_size for p in proposals]
         proposals = self.label_and_sample_proposals(proposals, targets)
         losses = self._forward_keypoint(features, proposals)
         storage = get_event_storage()
@@ -259,7 +264,9 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
                 stage_losses = predictor.losses(predictions, stage_proposals)
                 if stage in self.mask_head_of_stage:
                     if self.interleaved:
-                        stage_proposals = self._resample(boxes, image_sizes, targets, stage)
+                        stage_proposals = self._resample(
+                            boxes, stage_proposals, targets, stage, scope=f"stage{stage}/mask"
+                        )
                     stage_losses["loss_mask"] = self._mask_loss(features, stage_proposals, stage)
             weight = self.stage_loss_weights[stage]
             losses.update({f"{k}_stage{stage}": v * weight for k, v in stage_losses.items()})
@@ -269,6 +276,9 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         self, proposals: list[Instances], targets: list[Instances], stage: int = 0
     ) -> list[Instances]:
         """See `ROIHeads.label_and_sample_proposals`; at the IoU threshold of the given stage."""
+        if self.resample_stages:  # the refined boxes of the ground truth are told by this field
+            proposals = [_mark(p, p.proposal_boxes, False) for p in proposals]
+            targets = [_mark(t, t.gt_boxes, True) for t in targets]
         # Detectron2's method matches by `proposal_matcher` of its object: call it on a copy.
         heads_of_stage = copy.copy(self)
         heads_of_stage.proposal_matcher = self.proposal_matchers[stage]
@@ -287,9 +297,14 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         boxes = []
         for stage in range(num_stages or self.num_cascade_stages):
             if stage > 0:
-                proposals = self._create_proposals_from_boxes(boxes, image_sizes)
-                if self.training:
-                    proposals = self._match_and_label_boxes(proposals, stage, targets)
+                if self.training and self.resample_stages:
+                    proposals = self._resample(
+                        boxes, proposals, targets, stage, scope=f"stage{stage}"
+                    )
+                else:
+                    proposals = self._create_proposals_from_boxes(boxes, image_sizes)
+                    if self.training:
+                        proposals = self._match_and_label_boxes(proposals, stage, targets)
             predictor = self.box_predictor[stage]
             predictions = self._run_stage(maps, proposals, stage)
             boxes = predictor.predict_boxes(predictions, proposals)
@@ -318,17 +333,27 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
     def _resample(
         self,
         boxes: list[torch.Tensor],
-        image_sizes: list[tuple[int, int]],
+        proposals: list[Instances],
         targets: list[Instances],
         stage: int,
+        scope: str,
     ) -> list[Instances]:
-        """Match the boxes that a stage has refined with the ground truth again, and sample."""
-        proposals = self._create_proposals_from_boxes(boxes, image_sizes)
-        for p in proposals:
+        """Match and sample boxes again that a stage has refined from proposals.
+
+        Args:
+            boxes: (R, 4) for each image, refined from `proposals`, row by row.
+            stage: whose IoU threshold counts.
+            scope: what the names of logged numbers start with.
+        """
+        if self.resample_stages:
+            boxes = [b[~p.is_ground_truth] for b, p in zip(boxes, proposals, strict=True)]
+        image_sizes = [p.image_size for p in proposals]
+        refined = self._create_proposals_from_boxes(boxes, image_sizes)
+        for p in refined:
             # Sampling adds the ground-truth boxes, which asks for this field; nothing reads it.
             p.objectness_logits = p.proposal_boxes.tensor.new_zeros(len(p))
-        with get_event_storage().name_scope(f"stage{stage}/mask"):
-            return self.label_and_sample_proposals(proposals, targets, stage)
+        with get_event_storage().name_scope(scope):
+            return self.label_and_sample_proposals(refined, targets, stage)
 
     def _mask_loss(
         self, features: dict[str, torch.Tensor], proposals: list[Instances], stage: int
@@ -351,3 +376,10 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         """Pool the boxes and return the logits of the mask heads wanted, see `mask_logits`."""
         x = self.mask_pooler([features[f] for f in self.mask_in_features], boxes)
         return mask_logits(self.mask_head, self.mask_information_flow, x, classes, wanted)
+
+
+def _mark(instances: Instances, boxes: Boxes, is_ground_truth: bool) -> Instances:
+    """Return the instances, whose boxes are given, with one more field, "is_ground_truth"."""
+    mark = boxes.tensor.new_full((len(boxes),), is_ground_truth, dtype=torch.bool)
+    fields = {**instances.get_fields(), "is_ground_truth": mark}
+    return Instances(instances.image_size, **fields)

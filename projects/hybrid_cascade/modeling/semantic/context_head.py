@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from .branch import SEMANTIC_BRANCH_REGISTRY
 
+INTERPOLATION_OF_SAMPLING = {"center": "nearest-exact", "corner": "nearest"}
+
 
 @SEMANTIC_BRANCH_REGISTRY.register()
 class SemanticContextHead(nn.Module):
@@ -35,6 +37,8 @@ class SemanticContextHead(nn.Module):
         conv_dim: int = 256,
         num_convs: int = 4,
         loss_weight: float = 0.2,
+        loss_mean: str = "labelled",
+        label_sampling: str = "center",
         ignore_value: int = 255,
     ):
         """
@@ -49,13 +53,21 @@ class SemanticContextHead(nn.Module):
             conv_dim: channels inside the branch.
             num_convs: the number of 3x3 convolutions after the fusion.
             loss_weight: the paper's beta; 0.2 in the published configs.
+            loss_mean: the cells that the loss is averaged over: "labelled" ones, or "all", as in
+                MMDetection, where those to be ignored count as 0.
+            label_sampling: the pixel of a cell whose label it gets: its "center", or its upper left
+                "corner", as in MMDetection.
             ignore_value: the label that the loss leaves out.
 
         Raises:
             ValueError: if `fusion_feature` is not one of `in_features`, a level is not in
-                `input_shape`, or channels differ.
+                `input_shape`, channels differ, or `loss_mean` or `label_sampling` is another word.
         """
         super().__init__()
+        if loss_mean not in ("labelled", "all"):
+            raise ValueError(f"loss_mean={loss_mean!r} is not 'labelled' or 'all'")
+        if label_sampling not in INTERPOLATION_OF_SAMPLING:
+            raise ValueError(f"label_sampling={label_sampling!r} is not 'center' or 'corner'")
         if missing := set(in_features) - set(input_shape):
             raise ValueError(
                 f"in_features={list(in_features)} of the semantic branch asks for "
@@ -74,6 +86,8 @@ class SemanticContextHead(nn.Module):
         self.out_feature = out_feature
         self.num_classes = num_classes
         self.loss_weight = loss_weight
+        self.loss_mean = loss_mean
+        self.label_sampling = label_sampling
         self.ignore_value = ignore_value
         self._output_shape = {
             **input_shape,
@@ -111,6 +125,8 @@ class SemanticContextHead(nn.Module):
             "conv_dim": branch.CONV_DIM,
             "num_convs": branch.NUM_CONVS,
             "loss_weight": branch.LOSS_WEIGHT,
+            "loss_mean": branch.LOSS_MEAN,
+            "label_sampling": branch.LABEL_SAMPLING,
             "ignore_value": branch.IGNORE_VALUE,
         }
 
@@ -145,7 +161,7 @@ class SemanticContextHead(nn.Module):
         return {**features, self.out_feature: self.embedding(fused)}, logits, losses
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the weighted cross entropy, averaged over the cells that have a label.
+        """Return the weighted cross entropy, averaged as `loss_mean` says.
 
         Labels are sampled at the stride of the logits. If no cell of the batch has a label, the
         loss and its gradients are zero.
@@ -156,9 +172,14 @@ class SemanticContextHead(nn.Module):
         """
         # Labels up to 2^24 are exact in float32, the only type that interpolate resizes everywhere.
         targets = F.interpolate(
-            targets[:, None].float(), size=logits.shape[-2:], mode="nearest-exact"
+            targets[:, None].float(),
+            size=logits.shape[-2:],
+            mode=INTERPOLATION_OF_SAMPLING[self.label_sampling],
         )[:, 0].long()
         total = F.cross_entropy(
             logits.float(), targets, ignore_index=self.ignore_value, reduction="sum"
         )
-        return self.loss_weight * total / (targets != self.ignore_value).sum().clamp(min=1)
+        counted = targets != self.ignore_value
+        if self.loss_mean == "all":
+            counted = torch.ones_like(counted)
+        return self.loss_weight * total / counted.sum().clamp(min=1)
