@@ -37,10 +37,12 @@ def test_the_argument_of_a_call_goes_before_the_stages_of_the_constructor(make_g
     three, five = (infer(make_heads(test_stages=n), targets) for n in (3, 5))
     assert not torch.equal(three[0].scores, five[0].scores)
     heads = make_heads(test_stages=own).eval()
+    during = []  # the attribute stays as it is, also in the middle of a call
+    heads.pooler.register_forward_hook(lambda *_: during.append(heads.test_stages))
     assert_equal(detect(heads, targets, test_stages=3), three)
     assert_equal(detect(heads, targets, test_stages=5), five)
     assert_equal(detect(heads, targets), three if own == 3 else five)
-    assert heads.test_stages == own
+    assert set(during) == {own}
 
 
 @pytest.mark.parametrize("test_stages", [0, 2, 4, 7])
