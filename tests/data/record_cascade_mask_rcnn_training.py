@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Record cascade_mask_rcnn_tiny_mmdet_training.pth: a training step of MMDetection.
 
-Run in an environment with MMDetection 3.3.0. Two images with given proposals and lively random
+Run in an environment with MMDetection 3.3.0. Two images with given proposals and random
 weights go through its Cascade Mask R-CNN, whose samplers keep every candidate, so that nothing is
 random. The file has the weights, the inputs, the losses, and the gradient of each parameter.
 """
