@@ -36,7 +36,7 @@ class Oracle(torch.nn.Module):
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         return Instances(
             size,
-            pred_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)),
+            pred_boxes=Boxes(torch.tensor(np.array(boxes, np.float32)).reshape(-1, 4)),
             pred_masks=BitMasks(torch.tensor(masks, dtype=torch.bool).reshape(-1, *size)).tensor,
             pred_classes=torch.tensor([a["category_id"] for a in annotations], dtype=torch.long),
             scores=torch.ones(len(annotations)),

@@ -91,7 +91,7 @@ def test_second_derivative_is_refused():
 @needs_operator
 def test_max_pool_does_not_store_the_samples():
     input, boxes = torch.zeros(1, 64, 8, 8), random_boxes(50, 1, 8, 8, dtype=torch.float32)
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         output = roi_warp(input, boxes, 28, max_pool=2)
     allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profile.key_averages())
     assert allocated < 1.5 * output.numel() * output.element_size()

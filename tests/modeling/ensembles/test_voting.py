@@ -85,7 +85,7 @@ def test_views_are_scaled_back_to_the_output(model, image):
     model.roi_heads.test_output = "nms"  # votes are counted in the pixels of the image
     pixels = image["image"].permute(1, 2, 0).numpy()
     resize = T.ResizeShortestEdge(128).get_transform(pixels)
-    resized = torch.tensor(resize.apply_image(pixels)).permute(2, 0, 1)
+    resized = torch.tensor(resize.apply_image(pixels).copy()).permute(2, 0, 1)
     [expected] = detect(model, {"image": resized, "height": 64, "width": 96})
     [found] = detect(VotingEnsemble([model], short_sides=[128]), image)
     assert found.image_size == (64, 96)
