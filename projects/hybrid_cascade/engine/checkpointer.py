@@ -9,6 +9,8 @@ import pickle
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from ..converters.conversion import shorten
+
 
 class FittingCheckpointer(DetectionCheckpointer):
     """`DetectionCheckpointer` that fails where that one warns and goes on with random weights.
@@ -63,25 +65,22 @@ class FittingCheckpointer(DetectionCheckpointer):
         if self.strict and (wrong_shapes or missing):
             raise ValueError(
                 f"The checkpoint {self._path!r} does not fit the model of this config: "
-                + _some("wrong shapes", wrong_shapes)
-                + _some("missing", missing)
-                + _some("not in the model", incompatible.unexpected_keys)
+                + _list_keys("wrong shapes", wrong_shapes)
+                + _list_keys("missing", missing)
+                + _list_keys("not in the model", incompatible.unexpected_keys)
             )
         if len(incompatible.missing_keys) == len(self.model.state_dict()):
             raise ValueError(
                 f"Nothing in the checkpoint {self._path!r} fits the model of this config: "
-                + _some("wrong shapes", wrong_shapes)
-                + _some("in the file", incompatible.unexpected_keys)
+                + _list_keys("wrong shapes", wrong_shapes)
+                + _list_keys("in the file", incompatible.unexpected_keys)
                 + "files of other projects need tools/convert_checkpoint.py."
             )
         return incompatible
 
 
-def _some(title: str, keys: list[str], limit: int = 5) -> str:
-    if not keys:
-        return ""
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return f"{title}: {', '.join(keys[:limit])}{more}; "
+def _list_keys(title: str, keys: list[str]) -> str:
+    return f"{title}: {shorten(keys, limit=5)}; " if keys else ""
 
 
 def load_weights(model: nn.Module, path: str) -> None:
