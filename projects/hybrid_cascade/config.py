@@ -62,6 +62,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MNC_HEAD.TEST_STAGES = 0  # 0: all
     # Gradients reach earlier stages through the boxes, in MNCROIHeads and RPNWithBoxGradients
     cfg.MODEL.ROI_MNC_HEAD.END_TO_END = True
+    cfg.MODEL.ROI_MNC_HEAD.BOX_GRADIENT_ROIS = "positive"
     cfg.MODEL.ROI_MNC_HEAD.MAX_BOX_GRADIENT = 1 / 512  # 0: no bound
     cfg.MODEL.ROI_MNC_HEAD.WARP_MAX_POOL = 2  # samples along each axis of a cell, max pooled
     cfg.MODEL.ROI_MNC_HEAD.PATHWAY_POOL = 2

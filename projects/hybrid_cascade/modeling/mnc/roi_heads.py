@@ -23,9 +23,10 @@ from .gradient_clamp import BoxGradientClamp, clamps_of, tell_loss_scale
 from .heads import MNCMaskHead, MNCOutputLayers
 from .mask_loss import mask_areas, mask_loss
 from .rpn import check_box_gradients
-from .sampling import append_ground_truth, draw_rois_of_images, match_rois
+from .sampling import append_ground_truth, detach_background, draw_rois_of_images, match_rois
 
 TEST_OUTPUTS = ("voting", "nms", "boxes")
+BOX_GRADIENT_ROIS = ("positive", "all")
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -51,6 +52,7 @@ class MNCROIHeads(ROIHeads):
         num_stages: int = 5,
         test_stages: int | None = None,
         end_to_end: bool = True,
+        box_gradient_rois: str = "positive",
         max_box_gradient: float | None = 1 / 512,
         pathway_pool: int = 2,
         global_context: bool = False,
@@ -78,6 +80,9 @@ class MNCROIHeads(ROIHeads):
             test_stages: how many stages inference runs, unless a call says otherwise; None for all.
             end_to_end: losses reach the stages before through the boxes. Needs proposals with
                 gradients.
+            box_gradient_rois: the RoIs whose boxes have gradients in `end_to_end` training:
+                "positive", or "all", as released. To be surer of background, a classifier pushes
+                the boxes of background RoIs away from objects.
             max_box_gradient: bound, for a batch of one image, of the gradient of each box delta
                 between stages 3 and 4 (`BoxGradientClamp`); None for no bound.
             pathway_pool: both pathways start with max pooling of this size; 1 for none.
@@ -108,6 +113,7 @@ class MNCROIHeads(ROIHeads):
         self.num_stages = num_stages
         self.test_stages = test_stages
         self.end_to_end = end_to_end
+        self.box_gradient_rois = box_gradient_rois
         self.max_box_gradient = max_box_gradient
         self.pathway_pool = pathway_pool
         self.global_context = global_context
@@ -127,6 +133,11 @@ class MNCROIHeads(ROIHeads):
             ("num_stages", self.num_stages in self.test_stage_choices, "be 3, 5, 7, ..."),
             ("test_stages", self.test_stages in choices, f"be one of {choices}"),
             ("test_output", self.test_output in TEST_OUTPUTS, f"be one of {TEST_OUTPUTS}"),
+            (
+                "box_gradient_rois",
+                self.box_gradient_rois in BOX_GRADIENT_ROIS,
+                f"be one of {BOX_GRADIENT_ROIS}",
+            ),
             (
                 "sampling_fractions",
                 len(fractions) == len(ious) + 1 and sum(fractions) <= 1 + 1e-6,
@@ -173,6 +184,7 @@ class MNCROIHeads(ROIHeads):
             "num_stages": mnc.NUM_STAGES,
             "test_stages": mnc.TEST_STAGES or None,
             "end_to_end": mnc.END_TO_END,
+            "box_gradient_rois": mnc.BOX_GRADIENT_ROIS,
             "max_box_gradient": mnc.MAX_BOX_GRADIENT or None,
             "pathway_pool": mnc.PATHWAY_POOL,
             "global_context": mnc.GLOBAL_CONTEXT,
@@ -318,6 +330,11 @@ class MNCROIHeads(ROIHeads):
                 match_rois(b, t, a, self.proposal_matcher, self.num_classes)
                 for b, t, a in zip(boxes, targets, areas, strict=True)
             ]
+            if self.box_gradient_rois == "positive":
+                boxes = [
+                    detach_background(b, i.gt_classes == self.num_classes)
+                    for b, i in zip(boxes, instances, strict=True)
+                ]
             mask_logits, predictions = self._run_stages(features, boxes, image_sizes)
             with get_event_storage().name_scope(f"stage{stage}"):
                 loss_mask, mask_classes = mask_loss(

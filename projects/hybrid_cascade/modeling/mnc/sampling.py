@@ -109,3 +109,8 @@ def match_rois(
     instances.gt_masks = targets.gt_masks[matched]
     instances.gt_areas = areas[matched]
     return instances
+
+
+def detach_background(boxes: Boxes, is_background: Tensor) -> Boxes:
+    """Return the boxes (R, 4); gradients of those where `is_background` (R,) is True end here."""
+    return Boxes(torch.where(is_background[:, None], boxes.tensor.detach(), boxes.tensor))
