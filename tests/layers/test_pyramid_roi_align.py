@@ -9,7 +9,6 @@ from hybrid_cascade.layers.pyramid_roi_align import is_compiled
 pytestmark = pytest.mark.skipif(not is_compiled, reason="it is not compiled")
 
 SCALES = [1 / 4, 1 / 8, 1 / 8]
-BINS = [1, 1, 2]
 
 
 def make_maps(channels=3, dtype=torch.float64):
@@ -46,21 +45,28 @@ def levels_of(boxes):
     return LEVELS[: len(boxes)]
 
 
-def by_torchvision(maps, boxes, levels, scales, size, sampling_ratio, aligned, bins):
+def twice_the_last(rows, columns):
+    """Return the pooled sizes with which the last map is pooled finer than the others."""
+    return [(rows, columns), (rows, columns), (2 * rows, 2 * columns)]
+
+
+def by_torchvision(maps, boxes, levels, scales, size, sampling_ratio, aligned, pooled_sizes):
     """Pool every map by roi_align, average over its bins and sum over the maps, box by box."""
+    ratios = [sampling_ratio] * len(maps) if isinstance(sampling_ratio, int) else sampling_ratio
+    aligned = [aligned] * len(maps) if isinstance(aligned, bool) else aligned
     pooled = []
     for box, row in zip(boxes, levels, strict=True):
         pooled_maps = [
-            F.avg_pool2d(
+            F.adaptive_avg_pool2d(
                 roi_align(
                     maps[level],
                     box[None],
-                    (size[0] * bins[level], size[1] * bins[level]),
+                    pooled_sizes[level],
                     scales[level],
-                    sampling_ratio,
-                    aligned,
+                    ratios[level],
+                    aligned[level],
                 ),
-                bins[level],
+                size,
             )
             for level in row.tolist()
             if 0 <= level < len(maps)
@@ -71,27 +77,42 @@ def by_torchvision(maps, boxes, levels, scales, size, sampling_ratio, aligned, b
     return torch.cat(pooled)
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("sampling_ratio", [0, 1, 3])
-@pytest.mark.parametrize("channels", [1, 64, 70])
-def test_values_and_gradients_are_torchvisions(channels, sampling_ratio, aligned):
-    boxes = make_boxes()
-    results = []
+def assert_same_values_and_gradients(channels, *args):
+    boxes, results = make_boxes(), []
     for function in (pyramid_roi_align, by_torchvision):
         maps = [m.requires_grad_() for m in make_maps(channels)]
-        output = function(
-            maps, boxes, levels_of(boxes), SCALES, (3, 5), sampling_ratio, aligned, BINS
-        )
+        output = function(maps, boxes, levels_of(boxes), SCALES, *args)
         weight = torch.arange(output.numel(), dtype=output.dtype).reshape(output.shape).sin()
         results.append([output, *torch.autograd.grad(output, maps, weight)])
     assert results[0][0].abs().amax(dim=(1, 2, 3)).count_nonzero() >= 6
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [0, 1, 3])
+@pytest.mark.parametrize("channels", [1, 64, 70])
+def test_values_and_gradients_are_torchvisions(channels, sampling_ratio, aligned):
+    assert_same_values_and_gradients(
+        channels, (3, 5), sampling_ratio, aligned, twice_the_last(3, 5)
+    )
+
+
+@pytest.mark.parametrize(
+    "pooled_sizes",
+    [
+        [(3, 5), (6, 15), (4, 7)],  # multiples of their own along each axis, and none
+        [(1, 2), (2, 9), (3, 5)],  # fewer than there are cells
+        [(14, 14), (10, 1), (7, 11)],
+    ],
+)
+def test_each_map_may_have_its_own_samples_alignment_and_size(pooled_sizes):
+    assert_same_values_and_gradients(3, (3, 5), [1, 0, 2], [True, False, True], pooled_sizes)
+
+
 def test_float32_and_the_memory_format_of_the_maps_change_rounding_only():
     boxes = make_boxes(torch.float32)
     maps = make_maps(70, torch.float32)
-    args = (boxes, levels_of(boxes), SCALES, (7, 7), 0, True, BINS)
+    args = (boxes, levels_of(boxes), SCALES, (7, 7), 0, True, twice_the_last(7, 7))
     output = pyramid_roi_align(maps, *args)
     torch.testing.assert_close(output, by_torchvision(maps, *args), atol=1e-5, rtol=1e-5)
     channels_last = [m.to(memory_format=torch.channels_last) for m in maps]
@@ -112,7 +133,10 @@ def test_the_number_of_threads_changes_nothing(threads):
     for count in (1, 3):
         torch.set_num_threads(count)
         maps = [m.requires_grad_() for m in make_maps(130, torch.float32)]
-        output = pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (7, 7), bins=BINS)
+        sizes = twice_the_last(7, 7)
+        output = pyramid_roi_align(
+            maps, boxes, levels_of(boxes), SCALES, (7, 7), pooled_sizes=sizes
+        )
         results.append([output, *torch.autograd.grad(output.square().sum(), maps)])
     for one, three in zip(*results, strict=True):
         assert torch.equal(one, three)
@@ -137,7 +161,7 @@ def test_maps_of_one_row_or_column_and_boxes_that_end_at_their_border(size, alig
     for sampling_ratio in (0, 2):
         args = (boxes, levels, [1.0], (3, 2), sampling_ratio, aligned)
         output = pyramid_roi_align(maps, *args)
-        torch.testing.assert_close(output, by_torchvision(maps, *args, [1]))
+        torch.testing.assert_close(output, by_torchvision(maps, *args, [(3, 2)]))
 
 
 @pytest.mark.parametrize("far", [1e12, 1e30])
@@ -155,12 +179,17 @@ def test_only_boxes_and_levels_are_kept_for_the_backward_pass():
     assert kept == [boxes.shape, (len(boxes), 2)]
 
 
+def pooling_of(rows, columns):
+    """Return the operator's arguments of three maps: bins along both axes, samples, alignment."""
+    return [rows, rows, 2 * rows], [columns, columns, 2 * columns], [0, 1, 2], [True, False, True]
+
+
 def test_the_backward_operator_refuses_what_would_be_read_out_of_bounds():
     boxes, levels = make_boxes(), levels_of(make_boxes())
     grad = torch.zeros(len(boxes) - 1, 3, 2, 2, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="for 11 boxes"):
         torch.ops.hybrid_cascade.pyramid_roi_align_backward(
-            grad, boxes, levels, 2, [20, 10, 10], [28, 14, 14], SCALES, BINS, 0, True
+            grad, boxes, levels, 2, [20, 10, 10], [28, 14, 14], SCALES, *pooling_of(2, 2)
         )
 
 
@@ -169,7 +198,11 @@ def test_gradients_pass_gradcheck():
     maps = tuple(m[:, :, :6, :7].clone().requires_grad_() for m in make_maps(2))
 
     def function(*maps):
-        return pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (2, 3), bins=BINS)
+        return pyramid_roi_align(
+            maps,
+            *(boxes, levels_of(boxes), SCALES, (2, 3), [0, 1, 2], [True, False, True]),
+            pooled_sizes=[(2, 3), (4, 6), (3, 5)],
+        )
 
     assert torch.autograd.gradcheck(function, maps)
 
@@ -179,7 +212,7 @@ def test_operator_passes_opcheck():
     maps = [m.requires_grad_() for m in make_maps(3, torch.float32)]
     torch.library.opcheck(
         torch.ops.hybrid_cascade.pyramid_roi_align.default,
-        (maps, boxes, levels_of(boxes), SCALES, BINS, 2, 3, 0, True),
+        (maps, boxes, levels_of(boxes), SCALES, *pooling_of(2, 3), 2, 3),
     )
 
 
@@ -224,15 +257,18 @@ def call(**changes):
 @pytest.mark.parametrize(
     "changes, error, message",
     [
-        (dict(scales=[1.0]), RuntimeError, "3 maps, 1 scales"),
-        (dict(maps=[]), RuntimeError, "0 maps"),
+        (dict(scales=[1.0]), RuntimeError, "each of the 3 maps, got 1, 3, 3 and 3"),
+        (dict(sampling_ratio=[0]), RuntimeError, "each of the 3 maps, got 3, 3, 1 and 3"),
+        (dict(aligned=[True]), RuntimeError, "each of the 3 maps, got 3, 3, 3 and 1"),
+        (dict(pooled_sizes=[(2, 2)]), RuntimeError, "each of the 3 maps, got 3, 1, 3 and 3"),
+        (dict(maps=[], pooled_sizes=[(2, 2)]), RuntimeError, "0 maps"),
         (dict(maps=make_maps(dtype=torch.float32)), RuntimeError, "the type of the boxes"),
         (dict(maps=make_maps()[:2] + [torch.zeros(2, 4, 3, 3)]), RuntimeError, "same N and C"),
         (dict(boxes=torch.zeros(11, 4, dtype=torch.float64)), RuntimeError, "boxes must be"),
         (dict(levels=torch.zeros(3, 2, dtype=torch.int64)), RuntimeError, "levels must be"),
         (dict(levels=torch.zeros(11, 2)), RuntimeError, "levels must be"),
         (dict(output_size=(0, 2)), RuntimeError, "output_size"),
-        (dict(bins=[1, 1, 0]), RuntimeError, "bins"),
+        (dict(pooled_sizes=[(2, 2), (2, 2), (2, 0)]), RuntimeError, "pooled_sizes.*2 x 0"),
         (dict(boxes=torch.full((11, 5), 2.0, dtype=torch.float64)), IndexError, "index 2"),
     ],
 )

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.structures import Boxes
@@ -101,6 +102,15 @@ def test_in_one_pass_values_and_gradients_are_those_of_detectron2s_poolers(
 
 
 @needs_operator
+@pytest.mark.parametrize("name", ["htc_toy", "htc_sfpn_toy", "cascade_mask_rcnn_toy"])
+def test_quick_start_models_pool_all_rois_in_one_pass_each(name, tiny_config, passes):
+    """One sample a bin for boxes of the demo, adaptive sampling for masks and semantic features."""
+    model = instantiate(tiny_config(name)).eval()
+    model([{"image": torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)}])
+    assert passes == [(7, 7)] * 3 + [(14, 14)]
+
+
+@needs_operator
 def test_features_of_lower_precision_keep_their_type():
     x = pyramid_of(torch.bfloat16)
     features = make_pooler()(x, boxes_of_two_images())
@@ -109,20 +119,29 @@ def test_features_of_lower_precision_keep_their_type():
     torch.testing.assert_close(features.float(), expected, atol=1e-2, rtol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "pooler",
-    [
-        lambda: make_pooler(pooler_type="ROIPool"),
-        lambda: make_pooler(semantic_size=10),
-        lambda: FusedROIPooler(
-            ROIPooler(7, [1 / 4, 1 / 8, 1 / 16], 0, "ROIAlignV2"),
-            ROIPooler(14, [1 / 8], 2, "ROIAlignV2"),
-        ),
-    ],
-    ids=["ROIPool", "10 is no multiple of 7", "different samples"],
-)
-def test_poolers_that_one_pass_cannot_do_are_called_themselves(pooler, passes):
-    pooler = pooler()
+@needs_operator
+@pytest.mark.parametrize("semantic_size", [14, 10, 4, (14, 7), (9, 20)])
+@pytest.mark.parametrize("semantic_type", ["ROIAlign", "ROIAlignV2"])
+@pytest.mark.parametrize("sampling_ratios", [(0, 2), (1, 0), (3, 1)])
+def test_both_poolers_may_differ_in_samples_alignment_and_size(
+    sampling_ratios, semantic_type, semantic_size, passes
+):
+    ratio, semantic_ratio = sampling_ratios
+    results = []
+    for run in (FusedROIPooler.__call__, unfused):
+        pooler = FusedROIPooler(
+            ROIPooler(7, [1 / 4, 1 / 8, 1 / 16], ratio, "ROIAlignV2", 56),
+            ROIPooler(semantic_size, [1 / 8], semantic_ratio, semantic_type),
+        )
+        x = [m.requires_grad_() for m in pyramid_of(torch.float64)]
+        features = run(pooler, x, boxes_of_two_images())
+        results.append([features, *torch.autograd.grad(features.square().sum(), x)])
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-6)
+    assert passes == [(7, 7)]
+
+
+def test_a_pooler_of_another_type_is_called_itself(passes):
+    pooler = make_pooler(pooler_type="ROIPool")
     x, boxes = pyramid_of(), boxes_of_two_images()
     features = pooler(x, boxes)
     semantic = F.adaptive_avg_pool2d(pooler.semantic_pooler(x[3:], boxes), 7)

@@ -11,19 +11,25 @@ from torch import Tensor
 
 from .extension import compiled_devices, register_first_order_autograd
 
-# A library that was compiled before this operator existed has RoI warp alone.
-is_compiled = "cpu" in compiled_devices and hasattr(torch.ops.hybrid_cascade, "pyramid_roi_align")
+
+def _is_compiled() -> bool:
+    """Return whether the library has this operator as it is called here, and not an older one."""
+    if "cpu" not in compiled_devices or not hasattr(torch.ops.hybrid_cascade, "pyramid_roi_align"):
+        return False
+    schema = torch.ops.hybrid_cascade.pyramid_roi_align.default._schema
+    return "sampling_ratios" in [argument.name for argument in schema.arguments]
+
+
+is_compiled = _is_compiled()
 
 
 def _fake_forward(
-    maps, boxes, levels, scales, bins, rows, columns, sampling_ratio, aligned
+    maps, boxes, levels, scales, bin_rows, bin_columns, sampling_ratios, aligned, rows, columns
 ) -> Tensor:
     return maps[0].new_empty(boxes.shape[0], maps[0].shape[1], rows, columns)
 
 
-def _fake_backward(
-    grad, boxes, levels, images, heights, widths, scales, bins, sampling_ratio, aligned
-) -> list[Tensor]:
+def _fake_backward(grad, boxes, levels, images, heights, widths, *pooling) -> list[Tensor]:
     return [
         grad.new_empty(images, grad.shape[1], height, width).to(memory_format=torch.channels_last)
         for height, width in zip(heights, widths, strict=True)
@@ -31,20 +37,17 @@ def _fake_backward(
 
 
 def _save_for_backward(ctx, inputs, output) -> None:
-    maps, boxes, levels, scales, bins, _, _, sampling_ratio, aligned = inputs
+    maps, boxes, levels, *pooling, _, _ = inputs
     ctx.save_for_backward(boxes, levels)
-    sizes = [m.shape[2:] for m in maps]
-    ctx.arguments = (
-        *(len(maps[0]), [height for height, _ in sizes], [width for _, width in sizes]),
-        *(scales, bins, sampling_ratio, aligned),
-    )
+    heights, widths = zip(*(m.shape[2:] for m in maps), strict=True)
+    ctx.arguments = (len(maps[0]), heights, widths, *pooling)
 
 
 def _backward(ctx, grad):
     grads = torch.ops.hybrid_cascade.pyramid_roi_align_backward(
         grad, *ctx.saved_tensors, *ctx.arguments
     )
-    return grads, *[None] * 8
+    return grads, *[None] * 9
 
 
 if is_compiled:
@@ -59,9 +62,9 @@ def pyramid_roi_align(
     levels: Tensor,
     scales: Sequence[float],
     output_size: tuple[int, int],
-    sampling_ratio: int = 0,
-    aligned: bool = True,
-    bins: Sequence[int] | None = None,
+    sampling_ratio: int | Sequence[int] = 0,
+    aligned: bool | Sequence[bool] = True,
+    pooled_sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Tensor:
     """Pool each box from the maps that `levels` names, and return the sums over these maps.
 
@@ -80,10 +83,11 @@ def pyramid_roi_align(
             range adds nothing.
         scales: size of a pixel of the image in pixels of each map, e.g. 1/16.
         output_size: (H, W).
-        sampling_ratio: samples of a bin along each axis; 0: as many as the bin has pixels.
-        aligned: as in `torchvision.ops.roi_align`.
-        bins: for each map, the number of RoIAlign's bins along each axis whose mean is a cell, as
-            if the map were pooled to `output_size` times this number and then averaged. Default: 1.
+        sampling_ratio: samples of a bin along each axis; 0: as many as the bin has pixels. One for
+            all maps, or one for each.
+        aligned: as in `torchvision.ops.roi_align`; one for all maps, or one for each.
+        pooled_sizes: for each map, the size that RoIAlign pools a box to, before
+            `adaptive_avg_pool2d` makes `output_size` of it. None: `output_size` for all.
 
     Returns:
         (R, C, H, W), contiguous, in the type of the maps.
@@ -92,13 +96,9 @@ def pyramid_roi_align(
         RuntimeError: for shapes or types that are not as above.
         IndexError: for an image index out of range.
     """
+    ratios = [sampling_ratio] * len(maps) if isinstance(sampling_ratio, int) else sampling_ratio
+    alignments = [aligned] * len(maps) if isinstance(aligned, bool) else aligned
+    rows, columns = zip(*(pooled_sizes or [output_size] * len(maps)), strict=True)
     return torch.ops.hybrid_cascade.pyramid_roi_align(
-        list(maps),
-        boxes,
-        levels,
-        list(scales),
-        [1] * len(maps) if bins is None else list(bins),
-        *output_size,
-        sampling_ratio,
-        aligned,
+        list(maps), boxes, levels, list(scales), rows, columns, ratios, alignments, *output_size
     )

@@ -36,8 +36,8 @@ class FusedROIPooler(nn.Module):
     """Pools a pyramid as `ROIPooler`; with a semantic map, P(x, r) + P(S(x), r) (HTC, Eq. 5).
 
     It is called as `ROIPooler`, with the semantic map as the last feature map. On a CPU, one
-    operator pools all maps and adds them up, if it is compiled, the poolers are of the usual kind,
-    and neither they nor their parts have hooks. Otherwise the poolers themselves are called.
+    operator pools all maps and adds them up, if it is compiled, both poolers are `ROIPooler`s of
+    RoIAlign, and neither they nor their parts have hooks. Otherwise they are called themselves.
 
     Attributes:
         in_one_pass: whether that operator is used where it can be. May be set to False at any time.
@@ -47,8 +47,8 @@ class FusedROIPooler(nn.Module):
         """
         Args:
             pooler: pools the levels of the pyramid: a `ROIPooler`, or a module with its interface.
-            semantic_pooler: pools the semantic map. If its output is larger than `pooler`'s, it is
-                average-pooled to that size (14x14 to 7x7 for the box branch, as published).
+            semantic_pooler: pools the semantic map. If its output has another size than `pooler`'s,
+                it is average-pooled to that size (14x14 to 7x7 for the box branch, as published).
         """
         super().__init__()
         self.pooler = pooler
@@ -120,18 +120,12 @@ class FusedROIPooler(nn.Module):
         aligns = [align for pooler in poolers for align in pooler.level_poolers]
         if not all(type(align) is ROIAlign for align in aligns) or has_hooks(*poolers):
             return None
-        settings = {(align.sampling_ratio, align.aligned) for align in aligns}
-        height, width = self.pooler.output_size
-        multiples = {(p.output_size[0] / height, p.output_size[1] / width) for p in poolers}
-        if len(settings) > 1 or any(y != x or not y.is_integer() for y, x in multiples):
-            return None
-        ((sampling_ratio, aligned),) = settings
         return {
             "scales": [align.spatial_scale for align in aligns],
-            "output_size": (height, width),
-            "sampling_ratio": sampling_ratio,
-            "aligned": aligned,
-            "bins": [align.output_size[0] // height for align in aligns],
+            "output_size": self.pooler.output_size,
+            "sampling_ratio": [align.sampling_ratio for align in aligns],
+            "aligned": [align.aligned for align in aligns],
+            "pooled_sizes": [align.output_size for align in aligns],
         }
 
 

@@ -23,6 +23,13 @@ struct Weight {
   T weight;
 };
 
+// How a map is pooled along one axis.
+struct Pooling {
+  double scale;
+  int64_t bins, sampling_ratio;
+  bool aligned;
+};
+
 // Along one axis, the pixels that each cell reads: those of cell i are [begin[i], begin[i + 1]).
 template <typename T>
 struct Axis {
@@ -30,34 +37,37 @@ struct Axis {
   std::vector<size_t> begin{0};
 
   // The box reaches from `low` to `high`, the map has `size` pixels along this axis.
-  Axis(T low, T high, double scale, int64_t cells, int64_t bins, int64_t size, const Settings& settings) {
-    const T offset = settings.aligned ? T(0.5) : T(0);
-    const T start = low * T(scale) - offset;
-    T length = high * T(scale) - offset - start;
-    if (!settings.aligned) {
+  Axis(T low, T high, const Pooling& pooling, int64_t cells, int64_t size) {
+    const int64_t bins = pooling.bins;
+    const T offset = pooling.aligned ? T(0.5) : T(0);
+    const T start = low * T(pooling.scale) - offset;
+    T length = high * T(pooling.scale) - offset - start;
+    if (!pooling.aligned) {
       length = std::max(length, T(1));
     }
-    const T bin = length / T(cells * bins);
-    const T wanted = settings.sampling_ratio > 0 ? T(settings.sampling_ratio) : std::ceil(bin);
+    const T bin = length / T(bins);
+    const T wanted = pooling.sampling_ratio > 0 ? T(pooling.sampling_ratio) : std::ceil(bin);
     // Where the number of samples depends on the box, an aligned box without length has none. Unlike in
     // roi_align, a reversed box then has none either, and never one that is not a number or absurdly large.
     const bool is_usable = std::isfinite(start) && std::isfinite(length) && wanted <= kMostSamples;
     const int64_t samples = is_usable && wanted >= 1 ? wanted : 0;
     std::vector<T> dense(size, T(0)); // the weights of the pixels of a cell
     for (int64_t cell = 0; cell < cells; ++cell) {
+      // The cell touches these bins, as in adaptive average pooling.
+      const int64_t first_bin = cell * bins / cells, last_bin = ((cell + 1) * bins - 1) / cells;
+      const T total = T((last_bin - first_bin + 1) * samples);
       int64_t first = size, last = -1;
-      for (int64_t i = 0; i < bins * samples; ++i) {
-        const T position =
-            start + T(cell * bins + i / samples) * bin + (T(i % samples) + T(0.5)) * bin / T(samples);
+      for (int64_t i = first_bin * samples; i < (last_bin + 1) * samples; ++i) {
+        const T position = start + T(i / samples) * bin + (T(i % samples) + T(0.5)) * bin / T(samples);
         if (position < T(-1) || position > T(size)) {
           continue;
         }
         const T inside = std::min(std::max(position, T(0)), T(size - 1));
         const int64_t pixel = inside;
         const T weight = inside - T(pixel);
-        dense[pixel] += (T(1) - weight) / T(bins * samples);
+        dense[pixel] += (T(1) - weight) / total;
         if (weight > 0) {
-          dense[pixel + 1] += weight / T(bins * samples);
+          dense[pixel + 1] += weight / total;
         }
         first = std::min(first, pixel);
         last = std::max(last, pixel + (weight > 0));
@@ -105,14 +115,16 @@ std::vector<Plan<T>> plan_box(
     if (level < 0 || level >= static_cast<int64_t>(maps.size())) {
       continue;
     }
-    const double scale = settings.scales[level];
-    const int64_t bins = settings.bins[level];
+    Pooling pooling{
+        settings.scales[level],
+        settings.bin_rows[level],
+        settings.sampling_ratios[level],
+        settings.aligned[level]};
     const at::Tensor& map = maps[level];
-    plans.emplace_back(
-        level,
-        static_cast<int64_t>(box[0]),
-        Axis<T>(box[2], box[4], scale, settings.rows, bins, map.size(2), settings),
-        Axis<T>(box[1], box[3], scale, settings.columns, bins, map.size(3), settings));
+    Axis<T> y(box[2], box[4], pooling, settings.rows, map.size(2));
+    pooling.bins = settings.bin_columns[level];
+    Axis<T> x(box[1], box[3], pooling, settings.columns, map.size(3));
+    plans.emplace_back(level, static_cast<int64_t>(box[0]), std::move(y), std::move(x));
   }
   return plans;
 }

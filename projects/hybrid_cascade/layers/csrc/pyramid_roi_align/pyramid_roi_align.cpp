@@ -9,16 +9,21 @@ namespace hybrid_cascade::pyramid_roi_align {
 namespace {
 
 void check(const Settings& settings, at::TensorList maps, const at::Tensor& boxes, const at::Tensor& levels) {
-  const auto& [scales, bins, rows, columns, sampling_ratio, aligned] = settings;
+  const auto& [scales, bin_rows, bin_columns, sampling_ratios, aligned, rows, columns] = settings;
   TORCH_CHECK(
-      !maps.empty() && maps.size() == scales.size() && maps.size() == bins.size(),
-      "pyramid_roi_align: ",
+      !maps.empty() && maps.size() == scales.size() && maps.size() == bin_rows.size() &&
+          maps.size() == bin_columns.size() && maps.size() == sampling_ratios.size() &&
+          maps.size() == aligned.size(),
+      "pyramid_roi_align: there must be one scale, pooled size, sampling ratio and alignment for each of the ",
       maps.size(),
-      " maps, ",
+      " maps, got ",
       scales.size(),
-      " scales and ",
-      bins.size(),
-      " bins");
+      ", ",
+      bin_rows.size(),
+      ", ",
+      sampling_ratios.size(),
+      " and ",
+      aligned.size());
   for (const at::Tensor& map : maps) {
     TORCH_CHECK(
         map.dim() == 4 && map.size(0) == maps[0].size(0) && map.size(1) == maps[0].size(1) &&
@@ -38,8 +43,13 @@ void check(const Settings& settings, at::TensorList maps, const at::Tensor& boxe
       " for ",
       boxes.sizes());
   TORCH_CHECK(rows > 0 && columns > 0, "pyramid_roi_align: output_size must be positive");
-  for (const int64_t count : bins) {
-    TORCH_CHECK(count > 0, "pyramid_roi_align: bins must be positive");
+  for (size_t i = 0; i < maps.size(); ++i) {
+    TORCH_CHECK(
+        bin_rows[i] > 0 && bin_columns[i] > 0,
+        "pyramid_roi_align: pooled_sizes must be positive, got ",
+        bin_rows[i],
+        " x ",
+        bin_columns[i]);
   }
 }
 
@@ -48,12 +58,13 @@ at::Tensor operator_forward(
     const at::Tensor& boxes,
     const at::Tensor& levels,
     at::ArrayRef<double> scales,
-    at::IntArrayRef bins,
+    at::IntArrayRef bin_rows,
+    at::IntArrayRef bin_columns,
+    at::IntArrayRef sampling_ratios,
+    const c10::List<bool>& aligned,
     int64_t rows,
-    int64_t columns,
-    int64_t sampling_ratio,
-    bool aligned) {
-  const Settings settings{scales, bins, rows, columns, sampling_ratio, aligned};
+    int64_t columns) {
+  const Settings settings{scales, bin_rows, bin_columns, sampling_ratios, aligned, rows, columns};
   check(settings, maps, boxes, levels);
   Maps channels_last;
   for (const at::Tensor& map : maps) {
@@ -72,9 +83,10 @@ Maps operator_backward(
     at::IntArrayRef heights,
     at::IntArrayRef widths,
     at::ArrayRef<double> scales,
-    at::IntArrayRef bins,
-    int64_t sampling_ratio,
-    bool aligned) {
+    at::IntArrayRef bin_rows,
+    at::IntArrayRef bin_columns,
+    at::IntArrayRef sampling_ratios,
+    const c10::List<bool>& aligned) {
   TORCH_CHECK(
       grad.dim() == 4 && grad.size(0) == boxes.size(0) && heights.size() == widths.size(),
       "pyramid_roi_align_backward: grad of ",
@@ -86,7 +98,8 @@ Maps operator_backward(
       " heights and ",
       widths.size(),
       " widths");
-  const Settings settings{scales, bins, grad.size(2), grad.size(3), sampling_ratio, aligned};
+  const Settings settings{
+      scales, bin_rows, bin_columns, sampling_ratios, aligned, grad.size(2), grad.size(3)};
   Maps map_grads;
   for (size_t i = 0; i < heights.size(); ++i) {
     map_grads.push_back(
@@ -102,11 +115,12 @@ Maps operator_backward(
 TORCH_LIBRARY_FRAGMENT(hybrid_cascade, library) {
   library.set_python_module("hybrid_cascade.layers.pyramid_roi_align"); // registers autograd and fake kernels
   library.def(
-      "pyramid_roi_align(Tensor[] maps, Tensor boxes, Tensor levels, float[] scales, int[] bins, int rows, "
-      "int columns, int sampling_ratio, bool aligned) -> Tensor");
+      "pyramid_roi_align(Tensor[] maps, Tensor boxes, Tensor levels, float[] scales, int[] bin_rows, "
+      "int[] bin_columns, int[] sampling_ratios, bool[] aligned, int rows, int columns) -> Tensor");
   library.def(
       "pyramid_roi_align_backward(Tensor grad, Tensor boxes, Tensor levels, SymInt images, SymInt[] heights, "
-      "SymInt[] widths, float[] scales, int[] bins, int sampling_ratio, bool aligned) -> Tensor[]");
+      "SymInt[] widths, float[] scales, int[] bin_rows, int[] bin_columns, int[] sampling_ratios, bool[] aligned) "
+      "-> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(hybrid_cascade, CPU, library) {

@@ -1,9 +1,11 @@
 // Pyramid RoIAlign: the interface between the operator and its kernels.
 //
 // Legend: N images, C channels, h x w maps (N, C, h, w), of which there may be any number; R RoIs; S maps
-// that are summed for a RoI; H x W cells of the output.
+// that are summed for a RoI; H x W cells of the output. A map is pooled to bins, as many as its own output of
+// roi_align has; a cell is the mean of the bins that it covers, as in adaptive average pooling.
 #pragma once
 
+#include <ATen/core/List.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -12,11 +14,12 @@
 namespace hybrid_cascade::pyramid_roi_align {
 
 struct Settings {
-  at::ArrayRef<double> scales; // for each map: the size of a pixel of the image in pixels of the map
-  at::IntArrayRef bins; // for each map: a cell is the mean of this many bins of roi_align along each axis
+  // For each map: the size of a pixel of the image in pixels of the map, the bins along each axis, the samples
+  // of a bin along each axis (0: as many as it has pixels), and whether pixels have their centers at 0.5.
+  at::ArrayRef<double> scales;
+  at::IntArrayRef bin_rows, bin_columns, sampling_ratios;
+  const c10::List<bool>& aligned;
   int64_t rows, columns; // H x W
-  int64_t sampling_ratio;
-  bool aligned;
 };
 
 using Maps = std::vector<at::Tensor>; // channels-last
