@@ -162,6 +162,18 @@ def test_lazy_config_and_yaml_train_alike(path):
         ]
 
 
+@pytest.mark.parametrize("path", [p for p in RUNNABLE if p.startswith(("htc/", "quick_start/htc"))])
+def test_configs_of_htc_train_as_published(path):
+    model = load_config(str(CONFIGS / path)).model
+    heads, rpn = model.roi_heads, model.proposal_generator
+    assert (heads.interleaved, heads.mask_information_flow, heads.resample_stages) == (True,) * 3
+    # The images of the toy scenes are smaller than the largest anchors.
+    assert rpn.anchor_boundary_thresh == (-1 if path.endswith("toy.py") else 0)
+    branch = model.get("semantic_branch")
+    if branch is not None and "sfpn" not in path and path != "quick_start/htc_coco.py":
+        assert (branch.loss_mean, branch.label_sampling) == ("all", "corner")
+
+
 def test_rows_of_mncs_ablation_differ_as_their_names_say():
     built = {}
     for row in ("separate_features", "3stage", "5stage"):

@@ -10,12 +10,10 @@ from detectron2.config import LazyCall as L
 from hybrid_cascade import use_semantic_branch
 
 from ..common.data.coco import dataloader
-from ..common.models.cascade_mask_rcnn_fpn import model
+from ..common.models.htc_without_semantic_fpn import model
 from ..common.toy_schedule import lr_multiplier, optimizer, train
 
 use_semantic_branch(model, source="instances")
-model.roi_heads.interleaved = True
-model.roi_heads.mask_information_flow = True
 model.roi_heads.batch_size_per_image = 64
 model.proposal_generator.post_nms_topk = (500, 200)
 # Without ImageNet weights, the batch norms have to learn their statistics.

@@ -3,10 +3,9 @@
 from hybrid_cascade import use_semantic_branch
 from hybrid_cascade.data import stuff_labels_of
 
-from .cascade_mask_rcnn_fpn import model
+from .htc_without_semantic_fpn import model
 
 use_semantic_branch(model, num_classes=183)
+model.semantic_branch.loss_mean = "all"
+model.semantic_branch.label_sampling = "corner"
 model.stuff_labels = stuff_labels_of("coco_2017_train_stuffthings")
-model.roi_heads.interleaved = True
-model.roi_heads.mask_information_flow = True
-model.roi_heads.box_predictors[0].test_score_thresh = 0.001

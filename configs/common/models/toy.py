@@ -21,6 +21,7 @@ def make_toy(model: DictConfig) -> None:
     rpn = model.proposal_generator
     rpn.head.in_channels = CHANNELS
     rpn.anchor_generator.sizes = [[8], [16], [32], [64], [128]]
+    rpn.anchor_boundary_thresh = -1  # few of the largest anchors are inside of such small images
     rpn.pre_nms_topk = (400, 200)
     rpn.post_nms_topk = (200, 100)
 
