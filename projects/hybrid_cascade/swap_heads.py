@@ -12,14 +12,18 @@ MODEL.META_ARCHITECTURE "SemanticRCNN" what the second does. SFPN needs the seco
 MODEL.SEMANTIC_BRANCH.NAME "SemanticPyramid". docs/mnc.md has the keys of MNC.
 """
 
+import inspect
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
-from omegaconf import DictConfig
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
 
 from .modeling import (
     HTCROIHeads,
@@ -47,12 +51,15 @@ def use_htc_heads(
 ) -> None:
     """Replace `model.roi_heads` by `HTCROIHeads`, in place; all stages get the heads of the model.
 
-    The layers of the box and mask heads stay what the config says. Stages after the first refer to
-    it by interpolation, so that an override of `model.roi_heads.box_heads.0.fc_dims` changes all.
+    The layers of the box and mask heads stay what the config says. Later stages refer to the first
+    by interpolation: an override of any argument of `box_heads.0`, `box_predictors.0`,
+    `mask_heads.0` or `proposal_matchers.0` changes all. IoU thresholds and box regression weights
+    belong to one stage each.
 
     Args:
         model: the config of a `GeneralizedRCNN` with `StandardROIHeads` (Faster and Mask R-CNN) or
-            `CascadeROIHeads`. The latter keep their stages, and the other arguments are not used.
+            `CascadeROIHeads`. The latter keep their stages, and the other arguments are not used;
+            later stages refer to the first where they have the same values.
         ious: the IoU threshold of each of the T stages.
         bbox_reg_weights: the box regression weights of each of the T stages.
 
@@ -71,8 +78,8 @@ def use_htc_heads(
         heads.pop("proposal_matcher")
         predictor.num_classes = "${...num_classes}"
         predictor.cls_agnostic_bbox_reg = True
-        heads.box_heads = _repeat(box_head, len(ious))
-        heads.box_predictors = _repeat(predictor, len(ious))
+        heads.box_heads = [deepcopy(box_head) for _ in ious]
+        heads.box_predictors = [deepcopy(predictor) for _ in ious]
         for of_stage, weights in zip(heads.box_predictors, bbox_reg_weights, strict=True):
             of_stage.box2box_transform = L(Box2BoxTransform)(weights=weights)
         heads.proposal_matchers = [
@@ -82,7 +89,13 @@ def use_htc_heads(
     if "mask_head" in heads:
         mask_head = heads.pop("mask_head")
         mask_head.num_classes = "${...num_classes}"
-        heads.mask_heads = _repeat(mask_head, len(heads.box_heads))
+        heads.mask_heads = [deepcopy(mask_head) for _ in heads.box_heads]
+        _share(heads.mask_heads)
+    _share(heads.box_heads)
+    _share(heads.proposal_matchers, own="thresholds")
+    _share(heads.box_predictors, own="box2box_transform")
+    transforms = [predictor.box2box_transform for predictor in heads.box_predictors]
+    _share(transforms, own="weights", first="${...0.box2box_transform.")
     heads.update(
         _target_=HTCROIHeads,
         mask_stages="all",
@@ -221,13 +234,41 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
     )
 
 
-def _repeat(head: DictConfig, times: int) -> list[DictConfig]:
-    """Return the config of a head and `times - 1` more that take their arguments from it."""
-    followers = []
-    for _ in range(times - 1):
-        follower = deepcopy(head)
-        for key in head:
-            if key != "_target_":
-                follower[key] = "${..0." + key + "}"
-        followers.append(follower)
-    return [head, *followers]
+def _share(stages: Sequence[DictConfig], own: str | None = None, first: str = "${..0.") -> None:
+    """Let later stages take their arguments from the first, in place, unless theirs differ.
+
+    Arguments that the configs do not name get their default values first, so that an override of
+    them at the first stage reaches all, too.
+
+    Args:
+        stages: the config of a part of each stage.
+        own: the argument that each stage has for itself.
+        first: how an argument of a later stage refers to the first stage, up to its name.
+    """
+    for stage in stages:
+        for name, default in _defaults_of(stage._target_).items():
+            stage.setdefault(name, default)
+    shared = OmegaConf.to_container(stages[0], resolve=False)
+    for stage in stages[1:]:
+        for name, value in OmegaConf.to_container(stage, resolve=False).items():
+            if name not in ("_target_", own) and name in shared and value == shared[name]:
+                stage[name] = first + name + "}"
+
+
+def _defaults_of(target: Callable | str) -> dict[str, Any]:
+    """Return the optional arguments of a class, and of its bases as far as it passes arguments on,
+    with their default values."""
+    if isinstance(target, str):
+        target = locate(target)
+    functions = [target]
+    if inspect.isclass(target):
+        functions = [cls.__init__ for cls in inspect.getmro(target)]
+    defaults = {}
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        for parameter in parameters:
+            if parameter.default is not parameter.empty:
+                defaults.setdefault(parameter.name, parameter.default)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return defaults

@@ -29,8 +29,6 @@ heads.box_heads[0].input_shape = L(ShapeSpec)(
 )
 heads.box_predictors[0].input_shape = L(ShapeSpec)(channels="${....box_heads.0.fc_dims.0}")
 heads.box_predictors[0].smooth_l1_beta = 1.0
-for predictor in heads.box_predictors[1:]:
-    predictor.smooth_l1_beta = "${..0.smooth_l1_beta}"
 heads.mask_heads[0].input_shape = L(ShapeSpec)(
     channels="${.....backbone.out_channels}",
     height="${....mask_pooler.output_size}",
