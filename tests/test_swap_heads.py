@@ -232,6 +232,17 @@ def test_one_key_of_detectron2s_yaml_gives_htc_without_the_semantic_branch(input
     check_it_runs(model, inputs)
 
 
+@pytest.mark.parametrize("agnostic", [True, False])
+def test_the_yaml_says_whether_boxes_are_regressed_for_each_class(agnostic):
+    key = "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"
+    cfg = detectron2_yaml("MODEL.ROI_HEADS.NAME", "HTCROIHeads", key, agnostic)
+    for predictor, weight in zip(
+        build_model(cfg).roi_heads.box_predictor, (10, 20, 30), strict=True
+    ):
+        assert predictor.bbox_pred.out_features == (4 if agnostic else 4 * 80)
+        assert predictor.box2box_transform.weights[0] == weight
+
+
 def test_two_keys_of_detectron2s_yaml_give_all_of_htc(inputs, storage):
     model = build_model(
         detectron2_yaml(

@@ -7,9 +7,10 @@
 
     use_mnc_heads(model)        # MNC
 
-In a CfgNode (YAML), MODEL.ROI_HEADS.NAME "HTCROIHeads" does what the first line does, and
-MODEL.META_ARCHITECTURE "SemanticRCNN" what the second does. SFPN needs the second key and
-MODEL.SEMANTIC_BRANCH.NAME "SemanticPyramid". docs/mnc.md has the keys of MNC.
+In a CfgNode (YAML), MODEL.ROI_HEADS.NAME "HTCROIHeads" and MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG
+True do what the first line does, and MODEL.META_ARCHITECTURE "SemanticRCNN" what the second does.
+SFPN needs the latter and MODEL.SEMANTIC_BRANCH.NAME "SemanticPyramid". docs/mnc.md has the keys of
+MNC.
 """
 
 import inspect

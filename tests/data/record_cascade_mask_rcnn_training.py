@@ -4,6 +4,10 @@
 Run in an environment with MMDetection 3.3.0. Two images with given proposals and random
 weights go through its Cascade Mask R-CNN, whose samplers keep every candidate, so that nothing is
 random. The file has the weights, the inputs, the losses, and the gradient of each parameter.
+
+cascade_mask_rcnn_class_wise_tiny_mmdet_training.pth is the same step with boxes that are regressed
+for each class. It has what differs: the weights of these layers, the losses, and the gradients of
+the RoI heads.
 """
 
 from pathlib import Path
@@ -19,11 +23,13 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 CONFIG = "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py"
-OUTPUT = Path(__file__).parent / "cascade_mask_rcnn_tiny_mmdet_training.pth"
+FOLDER = Path(__file__).parent
+OUTPUT = FOLDER / "cascade_mask_rcnn_tiny_mmdet_training.pth"
+CLASS_WISE_OUTPUT = FOLDER / "cascade_mask_rcnn_class_wise_tiny_mmdet_training.pth"
 HEIGHT, WIDTH = 160, 224
 
 
-def build_model() -> torch.nn.Module:
+def build_model(class_wise: bool = False) -> torch.nn.Module:
     register_all_modules()
     model = Config.fromfile(Path(mmdet.__file__).parent / ".mim/configs" / CONFIG).model
     model.backbone.update(init_cfg=None, stem_channels=8, base_channels=4)
@@ -35,6 +41,7 @@ def build_model() -> torch.nn.Module:
         extractor.roi_layer.use_torchvision = True
     for head in heads.bbox_head:
         head.update(in_channels=16, fc_out_channels=32, num_classes=5)
+        head.update(reg_class_agnostic=not class_wise)
     heads.mask_head.update(in_channels=16, conv_out_channels=16, num_classes=5)
     for settings in model.train_cfg.rcnn:
         settings.sampler.update(num=10**6, pos_fraction=1.0)
@@ -97,11 +104,10 @@ def as_sample(image: dict[str, torch.Tensor]) -> DetDataSample:
     return sample
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    model = build_model()
-    draw_weights(model)
-    images = [draw_image(3), draw_image(2)]
+def train_step(
+    model: torch.nn.Module, images: list[dict[str, torch.Tensor]]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the losses, and the gradients of all parameters that have one."""
     preprocess: DetDataPreprocessor = model.data_preprocessor
     samples = [as_sample(image) for image in images]
     data = preprocess({"inputs": [i["image_bgr"] for i in images], "data_samples": samples}, True)
@@ -110,21 +116,40 @@ def main() -> None:
     features = model.extract_feat(data["inputs"])
     losses = model.roi_head.loss(features, proposals, data["data_samples"])
     sum(value for name, value in losses.items() if "loss" in name).backward()
+    print({name: round(value.item(), 4) for name, value in losses.items()})
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return {name: value.detach() for name, value in losses.items()}, gradients
+
+
+def record_class_wise(
+    weights: dict[str, torch.Tensor], images: list[dict[str, torch.Tensor]]
+) -> None:
+    model = build_model(class_wise=True)
+    draw_weights(model)
+    own = {name: w for name, w in model.state_dict().items() if ".fc_reg." in name}
+    model.load_state_dict({**weights, **own})
+    losses, gradients = train_step(model, images)
+    gradients = {name: g for name, g in gradients.items() if name.startswith("roi_head.")}
+    torch.save({"state_dict": own, "losses": losses, "gradients": gradients}, CLASS_WISE_OUTPUT)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model = build_model()
+    draw_weights(model)
+    images = [draw_image(3), draw_image(2)]
+    losses, gradients = train_step(model, images)
     torch.save(
         {
             "state_dict": model.state_dict(),
             "images": images,
-            "losses": {name: value.detach() for name, value in losses.items()},
-            "gradients": {
-                name: parameter.grad
-                for name, parameter in model.named_parameters()
-                if parameter.grad is not None
-            },
+            "losses": losses,
+            "gradients": gradients,
             "meta": {"source": f"mmdet {mmdet.__version__} {CONFIG}, tiny; proposals given"},
         },
         OUTPUT,
     )
-    print({name: round(value.item(), 4) for name, value in losses.items()})
+    record_class_wise(model.state_dict(), images)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ AS_DETECTRON2 = {**OFF, "scale_box_gradients": True}
 SEMANTIC_POOLER = ROIPooler(14, [1 / 8], 0, "ROIAlignV2")
 
 
-def box_arguments(stages=3, **predictor):
+def box_arguments(stages=3, class_wise=False, **predictor):
     weights = [(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15), (30, 30, 15, 15)]
     return {
         "num_classes": CLASSES,
@@ -47,7 +47,7 @@ def box_arguments(stages=3, **predictor):
                 ShapeSpec(channels=16),
                 box2box_transform=Box2BoxTransform(weights[t]),
                 num_classes=CLASSES,
-                cls_agnostic_bbox_reg=True,
+                cls_agnostic_bbox_reg=not class_wise,
                 **predictor,
             )
             for t in range(stages)
@@ -89,11 +89,11 @@ def liven_up(module):
     return module
 
 
-def htc(stages=3, masks=True, num_mask_heads=None, **switches):
+def htc(stages=3, masks=True, num_mask_heads=None, class_wise=False, **switches):
     heads = {}
     if masks:
         heads = {**mask_arguments(), "mask_heads": mask_heads(num_mask_heads or stages)}
-    return liven_up(HTCROIHeads(**box_arguments(stages), **heads, **switches))
+    return liven_up(HTCROIHeads(**box_arguments(stages, class_wise), **heads, **switches))
 
 
 def boxes_of_htc(test_nms_thresh=0.5, **switches):

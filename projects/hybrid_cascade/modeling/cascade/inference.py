@@ -4,6 +4,7 @@ N images, R RoIs, C channels, K instance classes, T stages, D detections that re
 mask.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,15 +21,18 @@ class BoxStage(NamedTuple):
 
     Attributes:
         predictor: the last layers of the stage.
-        predictions: what they return for `proposals`: (R, K + 1) class logits and (R, 4) deltas.
+        predictions: what they return for `proposals`: (R, K + 1) class logits and (R, 4) deltas, or
+            (R, 4 K) if boxes are regressed for each class.
         proposals: the boxes that came in, one `Instances` for each image.
-        boxes: the boxes that come out, (R, 4) for each image.
+        boxes: the boxes that go to the next stage, (R, 4) for each image.
+        class_boxes: as `boxes`, or (R, 4 K), the boxes of each class.
     """
 
     predictor: FastRCNNOutputLayers
     predictions: tuple[torch.Tensor, torch.Tensor]
     proposals: list[Instances]
     boxes: list[torch.Tensor]
+    class_boxes: Sequence[torch.Tensor]
 
 
 class CascadeInference:
@@ -124,12 +128,16 @@ class CascadeInference:
         Arguments are as in `detect`.
 
         Returns:
-            The boxes of the last stage, (R, 4) for each image, and the probabilities of the classes
-            and the background, (R, K + 1) for each image.
+            The boxes of the last stage for each image, (R, 4), or (R, 4 K) if they are regressed
+            for each class, and the probabilities of the classes and the background, (R, K + 1).
         """
         num_stages = self._num_test_stages(test_stages)
         stages = list(self._run_box_stages(features, proposals, num_stages=num_stages))
-        predictor, _, proposals, boxes = stages[-1]
+        predictor, proposals, boxes = (
+            stages[-1].predictor,
+            stages[-1].proposals,
+            stages[-1].class_boxes,
+        )
         if self.average_logits:
             logits = sum(stage.predictions[0] for stage in stages) / num_stages
             return boxes, predictor.predict_probs((logits, None), proposals)

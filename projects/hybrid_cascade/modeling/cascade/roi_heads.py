@@ -4,28 +4,27 @@ N images, R RoIs, C channels, K instance classes, T stages, D detections that re
 mask (28). Stages count from 0 in code and from 1 in the paper.
 """
 
-import copy
 import logging
 from collections.abc import Iterator, Sequence
 
 import torch
 from detectron2.config import configurable
-from detectron2.layers import cat
+from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
     CascadeROIHeads,
-    select_foreground_proposals,
+    FastRCNNOutputLayers,
 )
-from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
-from detectron2.utils.events import get_event_storage
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
 from ...layers.soft_nms import METHODS as SOFT_NMS_METHODS
 from ..poolers import FusedROIPooler
+from .class_boxes import boxes_of_classes, predicted_classes
 from .inference import BoxStage, CascadeInference
 from .mask_branch import build_information_flow, mask_logits, stages_with_masks
+from .training import CascadeTraining
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ CHOICES = {
 
 
 @ROI_HEADS_REGISTRY.register()
-class HTCROIHeads(CascadeInference, CascadeROIHeads):
+class HTCROIHeads(CascadeInference, CascadeTraining, CascadeROIHeads):
     """Detectron2's box cascade with a mask branch at its stages.
 
     Each idea of the paper is a switch. The rows of its ablation (Table 3) and Cascade Mask R-CNN
@@ -176,14 +175,6 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
     @classmethod
     def from_config(cls, cfg, input_shape):
         htc = cfg.MODEL.ROI_HTC_HEAD
-        if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
-            logger.info(
-                "A cascade regresses boxes without regard to classes: "
-                "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG is taken as True."
-            )
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
         args = super().from_config(cfg, input_shape)
         fusion = htc.SEMANTIC_FUSION
         if fusion == "auto":
@@ -222,6 +213,27 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         }
 
     @classmethod
+    def _init_box_head(cls, cfg, input_shape):
+        if cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
+            return super()._init_box_head(cfg, input_shape)
+        logger.info(
+            "Boxes are regressed for each class. Published HTC models have "
+            "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True."
+        )
+        agnostic = cfg.clone()  # Detectron2's cascade asks for it
+        agnostic.merge_from_list(["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True])
+        args = super()._init_box_head(agnostic, input_shape)
+        args["box_predictors"] = [
+            FastRCNNOutputLayers(
+                cfg,
+                ShapeSpec(channels=predictor.cls_score.in_features),
+                box2box_transform=predictor.box2box_transform,
+            )
+            for predictor in args["box_predictors"]
+        ]
+        return args
+
+    @classmethod
     def _init_mask_head(cls, cfg, input_shape):
         all_stages = cfg.MODEL.ROI_HTC_HEAD.MASK_STAGES == "all"
         init_one = super()._init_mask_head
@@ -255,34 +267,7 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         """See `ROIHeads.forward`. Losses are named "loss_{cls,box_reg,mask}_stage{0,1,...}"."""
         if not self.training:
             return self.detect(features, proposals), {}
-        proposals = self.label_and_sample_proposals(proposals, targets)
-        losses = self._forward_keypoint(features, proposals)
-        storage = get_event_storage()
-        box_stages = self._run_box_stages(features, proposals, targets)
-        for stage, (predictor, predictions, stage_proposals, boxes) in enumerate(box_stages):
-            with storage.name_scope(f"stage{stage}"):
-                stage_losses = predictor.losses(predictions, stage_proposals)
-                if stage in self.mask_head_of_stage:
-                    if self.interleaved:
-                        stage_proposals = self._resample(
-                            boxes, stage_proposals, targets, stage, scope=f"stage{stage}/mask"
-                        )
-                    stage_losses["loss_mask"] = self._mask_loss(features, stage_proposals, stage)
-            weight = self.stage_loss_weights[stage]
-            losses.update({f"{k}_stage{stage}": v * weight for k, v in stage_losses.items()})
-        return proposals, losses
-
-    def label_and_sample_proposals(
-        self, proposals: list[Instances], targets: list[Instances], stage: int = 0
-    ) -> list[Instances]:
-        """See `ROIHeads.label_and_sample_proposals`; at the IoU threshold of the given stage."""
-        if self.resample_stages:  # the refined boxes of the ground truth are told by this field
-            proposals = [_mark(p, p.proposal_boxes, False) for p in proposals]
-            targets = [_mark(t, t.gt_boxes, True) for t in targets]
-        # Detectron2's method matches by `proposal_matcher` of its object: call it on a copy.
-        heads_of_stage = copy.copy(self)
-        heads_of_stage.proposal_matcher = self.proposal_matchers[stage]
-        return super(HTCROIHeads, heads_of_stage).label_and_sample_proposals(proposals, targets)
+        return self.train_step(features, proposals, targets)
 
     def _run_box_stages(
         self,
@@ -307,64 +292,28 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
                         proposals = self._match_and_label_boxes(proposals, stage, targets)
             predictor = self.box_predictor[stage]
             predictions = self._run_stage(maps, proposals, stage)
-            boxes = predictor.predict_boxes(predictions, proposals)
-            yield BoxStage(predictor, predictions, proposals, boxes)
+            class_boxes = predictor.predict_boxes(predictions, proposals)
+            boxes = self._move(class_boxes, predictions[0], proposals)
+            yield BoxStage(predictor, predictions, proposals, boxes, class_boxes)
+
+    def _move(
+        self,
+        class_boxes: Sequence[torch.Tensor],
+        logits: torch.Tensor,
+        proposals: list[Instances],
+    ) -> Sequence[torch.Tensor]:
+        """Return where each RoI goes, (R, 4) for each image, of the boxes of its classes."""
+        if class_boxes[0].shape[1] == 4:
+            return class_boxes
+        gt_classes = cat([p.gt_classes for p in proposals]) if self.training else None
+        classes = predicted_classes(logits, gt_classes).split([len(p) for p in proposals])
+        return [boxes_of_classes(*image) for image in zip(class_boxes, classes, strict=True)]
 
     def _run_stage(self, features, proposals, stage):
         if self.scale_box_gradients:
             return super()._run_stage(features, proposals, stage)
         box_features = self.box_pooler(features, [p.proposal_boxes for p in proposals])
         return self.box_predictor[stage](self.box_head[stage](box_features))
-
-    @torch.no_grad()
-    def _match_and_label_boxes(self, proposals, stage, targets):
-        """Label as `CascadeROIHeads`, and add masks if the mask branch trains on these boxes."""
-        proposals = super()._match_and_label_boxes(proposals, stage, targets)
-        if stage in self.mask_head_of_stage and not self.interleaved:
-            for proposals_per_image, targets_per_image in zip(proposals, targets, strict=True):
-                if len(targets_per_image) > 0:
-                    overlaps = pairwise_iou(
-                        targets_per_image.gt_boxes, proposals_per_image.proposal_boxes
-                    )
-                    matched_idxs, _ = self.proposal_matchers[stage](overlaps)
-                    proposals_per_image.gt_masks = targets_per_image.gt_masks[matched_idxs]
-        return proposals
-
-    def _resample(
-        self,
-        boxes: list[torch.Tensor],
-        proposals: list[Instances],
-        targets: list[Instances],
-        stage: int,
-        scope: str,
-    ) -> list[Instances]:
-        """Match and sample boxes again that a stage has refined from proposals.
-
-        Args:
-            boxes: (R, 4) for each image, refined from `proposals`, row by row.
-            stage: whose IoU threshold counts.
-            scope: what the names of logged numbers start with.
-        """
-        if self.resample_stages:
-            boxes = [b[~p.is_ground_truth] for b, p in zip(boxes, proposals, strict=True)]
-        image_sizes = [p.image_size for p in proposals]
-        refined = self._create_proposals_from_boxes(boxes, image_sizes)
-        for p in refined:
-            # Sampling adds the ground-truth boxes, which asks for this field; nothing reads it.
-            p.objectness_logits = p.proposal_boxes.tensor.new_zeros(len(p))
-        with get_event_storage().name_scope(scope):
-            return self.label_and_sample_proposals(refined, targets, stage)
-
-    def _mask_loss(
-        self, features: dict[str, torch.Tensor], proposals: list[Instances], stage: int
-    ) -> torch.Tensor:
-        instances, _ = select_foreground_proposals(proposals, self.num_classes)
-        index = self.mask_head_of_stage[stage]
-        boxes = [i.proposal_boxes for i in instances]
-        classes = cat([i.gt_classes for i in instances])
-        (logits,) = self._mask_logits(features, boxes, classes, [index])
-        head = self.mask_head[index]
-        return mask_rcnn_loss(logits, instances, head.vis_period) * head.loss_weight
 
     def _mask_logits(
         self,
@@ -376,10 +325,3 @@ class HTCROIHeads(CascadeInference, CascadeROIHeads):
         """Pool the boxes and return the logits of the mask heads wanted, see `mask_logits`."""
         x = self.mask_pooler([features[f] for f in self.mask_in_features], boxes)
         return mask_logits(self.mask_head, self.mask_information_flow, x, classes, wanted)
-
-
-def _mark(instances: Instances, boxes: Boxes, is_ground_truth: bool) -> Instances:
-    """Return the instances, whose boxes are given, with one more field, "is_ground_truth"."""
-    mark = boxes.tensor.new_full((len(boxes),), is_ground_truth, dtype=torch.bool)
-    fields = {**instances.get_fields(), "is_ground_truth": mark}
-    return Instances(instances.image_size, **fields)
