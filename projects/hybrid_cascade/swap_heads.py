@@ -39,6 +39,7 @@ from .modeling import (
     SemanticRCNN,
     SemanticTargets,
 )
+from .modeling.mnc import joined_pathways
 
 
 def use_htc_heads(
@@ -212,7 +213,9 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
     )
     predictor.update(
         _target_=MNCOutputLayers,
-        input_shape=ShapeSpec(channels=2 * num_features),
+        input_shape=L(joined_pathways)(
+            channels=num_features, global_context="${...global_context}"
+        ),
         num_classes="${..num_classes}",
         test_score_thresh=1e-3,
     )
@@ -232,6 +235,7 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
         end_to_end=True,
         max_box_gradient=1 / 512,
         pathway_pool=pathway_pool,
+        global_context=False,
     )
 
 

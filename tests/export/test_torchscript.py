@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 from detectron2.config import LazyConfig, instantiate
-from detectron2.layers import ShapeSpec, batched_nms
+from detectron2.layers import batched_nms
 from detectron2.modeling import MViT, SwinTransformer
 from detectron2.structures import Boxes, Instances
 from torch import nn
@@ -42,8 +42,6 @@ def build(tiny_config, images):
         config = tiny_config(name)
         config.proposal_generator.nms_thresh = 0.2
         config.roi_heads.update(switches)
-        if switches.get("global_context"):
-            config.roi_heads.predictor.input_shape = ShapeSpec(channels=3 * 256)
         model = instantiate(config).eval()
         for part, weight in model.named_parameters():
             # The last of these starts at zero: as if there were no semantic pyramid.

@@ -42,6 +42,16 @@ class MNCMaskHead(nn.Module):
         return logits.reshape(-1, self.mask_side, self.mask_side)
 
 
+def joined_pathways(channels: int, global_context: bool) -> ShapeSpec:
+    """Return the shape of what the categorising stage sees: both pathways, and with global context
+    the box pathway of the whole image.
+
+    Args:
+        channels: of one pathway.
+    """
+    return ShapeSpec(channels=channels * (3 if global_context else 2))
+
+
 class MNCOutputLayers(FastRCNNOutputLayers):
     """The categorising stage (Section 3.3): Detectron2's output layers with a second classifier.
 
