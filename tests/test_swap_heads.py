@@ -158,18 +158,23 @@ def test_one_line_gives_mnc_with_res5_as_its_heads(inputs, storage):
     check_it_runs(model, inputs)
 
 
-@pytest.mark.parametrize(
-    "path", ["common/models/mask_rcnn_fpn.py", "common/models/mask_rcnn_c4.py"]
-)
-def test_global_context_of_mnc_is_one_override(path, inputs, storage):
-    config = get_config(path).model
-    shrink(config)
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn.py", "mask_rcnn_c4.py"])
+def test_global_context_of_mnc_widens_what_the_predictor_sees(name):
+    config = get_config(f"common/models/{name}").model
     use_mnc_heads(config)
-    before = instantiate(config).roi_heads.predictor.cls_score.in_features
+    widths = []
+    for global_context in (False, True):
+        config.roi_heads.global_context = global_context
+        with torch.device("meta"):
+            widths.append(instantiate(config).roi_heads.predictor.cls_score.in_features)
+    assert widths[1] * 2 == widths[0] * 3
+
+
+def test_global_context_of_mnc_is_one_override(inputs, storage):
+    config = resnet("common/models/mask_rcnn_fpn.py")
+    use_mnc_heads(config)
     config.roi_heads.global_context = True
-    model = instantiate(config)
-    assert model.roi_heads.predictor.cls_score.in_features * 2 == before * 3
-    check_it_runs(model, inputs)
+    check_it_runs(instantiate(config), inputs)
 
 
 def test_mnc_trains_through_boxes_unless_told_otherwise():
