@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from .small_heads import (
     CHANNELS,
@@ -40,10 +40,29 @@ def boxes_in_float64(monkeypatch):
     monkeypatch.setattr(Boxes, "__init__", keep)
 
 
-def test_losses_of_stages_2_and_3_have_the_exact_derivative_by_the_deltas_of_the_rpn(
+class FixedTargets(ExactTransform):
+    """Its targets stay what they were in the first forward pass, which calls it twice.
+
+    Training takes them as constants, so numeric derivatives must not move them either.
+    """
+
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.targets, self.calls = [], 0
+
+    def get_deltas(self, boxes, targets):
+        if self.calls < 2:
+            self.targets.append(super().get_deltas(boxes, targets))
+        self.calls += 1
+        return self.targets[(self.calls - 1) % 2]
+
+
+def test_every_later_loss_has_the_exact_derivative_by_the_deltas_of_the_rpn(
     storage, make_ground_truth, boxes_in_float64
 ):
-    heads = make_heads(num_stages=3).double()
+    heads = make_heads(
+        transform=FixedTargets, max_box_gradient=None, box_gradient_rois="all"
+    ).double()
     features, targets = make_features(torch.float64), make_targets(make_ground_truth)
     anchors = [p.proposal_boxes.tensor.detach() for p in make_proposals(targets, torch.float64)]
     transform = ExactTransform((1.0, 1.0, 1.0, 1.0))
@@ -53,13 +72,10 @@ def test_losses_of_stages_2_and_3_have_the_exact_derivative_by_the_deltas_of_the
             Instances(t.image_size, proposal_boxes=Boxes(transform.apply_deltas(d, a)))
             for d, a, t in zip(deltas, anchors, targets, strict=True)
         ]
-        # The targets of the box regression, which is left out, are constants of the training.
-        found = train(heads, features, proposals, targets)
-        return tuple(
-            found[k] for k in ("loss_mask_stage1", "loss_cls_stage2", "loss_box_cls_stage2")
-        )
+        return tuple(train(heads, features, proposals, targets).values())
 
     deltas = [(0.05 * torch.randn_like(a)).requires_grad_() for a in anchors]
+    assert len(losses(*deltas)) == 8
     assert torch.autograd.gradcheck(losses, deltas, check_undefined_grad=False)
     for loss in losses(*deltas):
         for gradient in torch.autograd.grad(loss, deltas, retain_graph=True):
@@ -69,7 +85,9 @@ def test_losses_of_stages_2_and_3_have_the_exact_derivative_by_the_deltas_of_the
 def test_losses_of_stages_4_and_5_have_the_exact_derivative_by_the_deltas_of_the_bridge(
     storage, make_ground_truth, boxes_in_float64
 ):
-    heads = make_heads(transform=ExactTransform, max_box_gradient=None).double()
+    heads = make_heads(
+        transform=ExactTransform, max_box_gradient=None, box_gradient_rois="all"
+    ).double()
     features, targets = make_features(torch.float64), make_targets(make_ground_truth)
     # Stage 3's deltas alone: those of stage 5 come from the same layer.
     bridge = heads._refine
@@ -89,6 +107,59 @@ def test_losses_of_stages_4_and_5_have_the_exact_derivative_by_the_deltas_of_the
     assert torch.autograd.gradcheck(losses, [shift], check_undefined_grad=False)
     for loss in losses(shift):
         assert torch.autograd.grad(loss, shift, retain_graph=True)[0].abs().max() > 1e-6
+
+
+def test_only_positive_rois_send_gradients_to_their_boxes(storage, make_ground_truth):
+    features, targets = make_features(), make_targets(make_ground_truth)
+    gradients = {}
+    for rois in ("all", "positive"):
+        heads = make_heads(num_stages=3, max_box_gradient=None, box_gradient_rois=rois)
+        proposals = make_proposals(targets)
+        boxes = [p.proposal_boxes.tensor for p in proposals]
+        losses = train(heads, features, proposals, targets)
+        gradients[rois] = [
+            torch.autograd.grad(loss, boxes, retain_graph=True) for loss in losses.values()
+        ]
+    for of_all, of_positive in zip(gradients["all"], gradients["positive"], strict=True):
+        for every, some, proposals_of_image, target in zip(
+            of_all, of_positive, make_proposals(targets), targets, strict=True
+        ):
+            overlaps = pairwise_iou(proposals_of_image.proposal_boxes, target.gt_boxes)
+            is_positive = overlaps.amax(dim=1) >= 0.5
+            assert is_positive.any() and not is_positive.all()
+            assert torch.equal(some[is_positive], every[is_positive])
+            assert not some[~is_positive].any()
+    # The mask loss has no gradient for background RoIs; the classification losses have.
+    background = [g[0][-2:].abs().sum() > 0 for g in gradients["all"]]
+    assert any(background) and not all(background)
+
+
+def test_only_positive_rois_send_gradients_to_the_deltas_of_the_bridge(storage, make_ground_truth):
+    features, targets = make_features(), make_targets(make_ground_truth)
+    moved = {}
+    for rois in ("all", "positive"):
+        heads = make_heads(max_box_gradient=None, box_gradient_rois=rois)
+        for parameter in heads.predictor.bbox_pred.parameters():
+            parameter.data *= 0.05  # boxes near the ground truth stay there
+        bridge, outputs = heads._refine, []
+
+        def refine(*arguments, bridge=bridge, outputs=outputs):
+            boxes = bridge(*arguments)
+            for image_boxes in boxes:
+                image_boxes.tensor.retain_grad()
+            outputs.extend(boxes)
+            return boxes
+
+        heads._refine = refine
+        losses = train(heads, features, make_proposals(targets), targets)
+        (losses["loss_cls_stage4"] + losses["loss_mask_stage3"]).backward()
+        moved[rois] = outputs
+    for of_all, of_positive, target in zip(moved["all"], moved["positive"], targets, strict=True):
+        is_positive = pairwise_iou(of_all, target.gt_boxes).amax(dim=1) >= 0.5
+        assert is_positive.any() and not is_positive.all()
+        assert torch.equal(of_positive.tensor.grad[is_positive], of_all.tensor.grad[is_positive])
+        assert of_all.tensor.grad[~is_positive].any()
+        assert not of_positive.tensor.grad[~is_positive].any()
 
 
 def test_gradients_of_the_bridge_are_limited_as_the_losses_are_scaled(storage, make_ground_truth):
@@ -231,6 +302,7 @@ def test_limits_of_two_models_do_not_mix(storage, make_ground_truth):
 def test_limits_of_the_rpn_follow_the_losses_of_the_roi_heads(storage, tiny_config, inputs):
     config = tiny_config("mnc_toy")
     config.roi_heads.max_box_gradient = 1e-7
+    config.roi_heads.box_gradient_rois = "all"  # without training, no proposal is positive
     model = instantiate(config).train()
     weight = model.proposal_generator.rpn_head.anchor_deltas.weight
 
