@@ -18,18 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..poolers import ROIWarpPooler
-from .candidates import Candidates, suppress_class_boxes, suppress_rois, vote
 from .gradient_clamp import BoxGradientClamp, clamps_of, tell_loss_scale
 from .heads import MNCMaskHead, MNCOutputLayers
+from .inference import TEST_OUTPUTS, MNCInference
 from .mask_loss import mask_areas, mask_loss
 from .rpn import check_box_gradients
 from .sampling import append_ground_truth, draw_rois_of_images, match_rois
 
-TEST_OUTPUTS = ("voting", "nms", "boxes")
-
 
 @ROI_HEADS_REGISTRY.register()
-class MNCROIHeads(ROIHeads):
+class MNCROIHeads(MNCInference, ROIHeads):
     """Predicts masks without classes, then classes of boxes with their masks, then both again.
 
     Gradients of every stage flow through the coordinates of the boxes into the stages before, down
@@ -185,11 +183,6 @@ class MNCROIHeads(ROIHeads):
             "merge_iou": mnc.MERGE_IOU,
         }
 
-    @property
-    def test_stage_choices(self) -> range:
-        """The values of `test_stages`, apart from None."""
-        return range(3, self.num_stages + 1, 2)
-
     def forward(self, images, features, proposals, targets=None):
         """Return detections and losses, one of them empty; see `ROIHeads.forward`.
 
@@ -198,95 +191,6 @@ class MNCROIHeads(ROIHeads):
         if self.training:
             return self._train(features, proposals, targets)
         return self.detect(features, proposals), {}
-
-    def detect(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        *,
-        test_stages: int | None = None,
-    ) -> list[Instances]:
-        """Return the detections of N images; the arguments are those of `find_candidates`.
-
-        See `merge` for their fields.
-        """
-        candidates = self.find_candidates(features, proposals, test_stages=test_stages)
-        sizes = [p.image_size for p in proposals]
-        return [self.merge(c, size) for c, size in zip(candidates, sizes, strict=True)]
-
-    def find_candidates(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        *,
-        test_stages: int | None = None,
-    ) -> list[list[Candidates]]:
-        """Return the candidates of N images, an item for each pair of stages that ran.
-
-        Args:
-            features: from the backbone; maps (N, C, h, w).
-            proposals: N Instances with "proposal_boxes".
-            test_stages: how many stages run; None for the constructor's `test_stages`.
-
-        Raises:
-            ValueError: if there is no such number of stages.
-        """
-        if test_stages is None:
-            test_stages = self.test_stages or self.num_stages
-        if test_stages not in self.test_stage_choices:
-            raise ValueError(f"test_stages={test_stages} is none of {[*self.test_stage_choices]}")
-        boxes = [p.proposal_boxes for p in proposals]
-        image_sizes = [p.image_size for p in proposals]
-        clamp = BoxGradientClamp(self.max_box_gradient, len(proposals))
-        rounds = []
-        for stage in range(2, test_stages, 2):
-            if stage > 2:
-                boxes = self._refine(boxes, predictions, image_sizes, clamp)  # noqa: F821
-            mask_logits, predictions = self._run_stages(features, boxes, image_sizes)
-            scores, _, deltas = predictions
-            instances = [
-                Instances(size, proposal_boxes=b)
-                for b, size in zip(boxes, image_sizes, strict=True)
-            ]
-            rounds.append(
-                map(
-                    Candidates,
-                    [stage + 1] * len(boxes),
-                    [b.tensor for b in boxes],
-                    mask_logits.sigmoid().split(_numbers_of(boxes)),
-                    self.predictor.predict_probs((scores, deltas), instances),
-                    self.predictor.predict_boxes((scores, deltas), instances),
-                )
-            )
-        return [list(image) for image in zip(*rounds, strict=True)]
-
-    def merge(self, candidates: list[Candidates], image_size: tuple[int, int]) -> Instances:
-        """Return the detections of an image from the candidates of its stages.
-
-        The candidates may come from several models, or from several views of the image if their
-        boxes are in the same frame (`VotingEnsemble`).
-
-        Args:
-            candidates: of one image.
-            image_size: (H, W), in pixels.
-
-        Returns:
-            D instances with "pred_boxes", "scores", "pred_classes", and by `test_output`
-            "pred_masks": `ImageMasks` (D, H, W) for "voting", probabilities (D, 1, M, M) of the
-            inside of the boxes for "nms", none for "boxes".
-        """
-        if self.test_output == "nms":
-            return suppress_rois(candidates, image_size, self.predictor)
-        if self.test_output == "boxes":
-            return suppress_class_boxes(candidates, image_size, self.predictor)
-        return vote(
-            candidates,
-            image_size,
-            self.predictor,
-            nms_iou=self.nms_iou,
-            merge_iou=self.merge_iou,
-            mask_threshold=self.mask_threshold,
-        )
 
     def _train(
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
