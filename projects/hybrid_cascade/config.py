@@ -59,7 +59,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     # MODEL.ROI_HEADS. MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION is the side of the warped features.
     cfg.MODEL.ROI_MNC_HEAD = CfgNode()
     cfg.MODEL.ROI_MNC_HEAD.NUM_STAGES = 5  # 3, 5, 7, ...
-    cfg.MODEL.ROI_MNC_HEAD.TEST_STAGES = 0  # 0: all
+    cfg.MODEL.ROI_MNC_HEAD.TEST_STAGES = 0  # 3, 5, 7, ..., also above NUM_STAGES; 0: NUM_STAGES
     # Gradients reach earlier stages through the boxes, in MNCROIHeads and RPNWithBoxGradients
     cfg.MODEL.ROI_MNC_HEAD.END_TO_END = True
     cfg.MODEL.ROI_MNC_HEAD.MAX_BOX_GRADIENT = 1 / 512  # 0: no bound

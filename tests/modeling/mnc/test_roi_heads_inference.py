@@ -45,7 +45,20 @@ def test_the_argument_of_a_call_goes_before_the_stages_of_the_constructor(make_g
     assert set(during) == {own}
 
 
-@pytest.mark.parametrize("test_stages", [0, 2, 4, 7])
+def test_inference_runs_more_stages_than_are_trained(make_ground_truth):
+    targets = make_targets(make_ground_truth)
+    trained = {n: make_heads(num_stages=n).eval() for n in (3, 5, 7)}  # with equal weights
+    for stages, heads in trained.items():
+        expected = detect(heads, targets)
+        for other in trained.values():
+            assert_equal(detect(other, targets, test_stages=stages), expected)
+        heads = make_heads(num_stages=3, test_stages=stages).eval()
+        assert_equal(detect(heads, targets), expected)
+        assert list(heads.test_stage_choices) == [*range(3, stages + 1, 2)]
+    assert list(make_heads(test_stages=3).test_stage_choices) == [3, 5]
+
+
+@pytest.mark.parametrize("test_stages", [0, 1, 2, 4, 5.0])
 def test_stages_that_the_heads_do_not_have_are_refused(make_ground_truth, test_stages):
     heads, targets = make_heads().eval(), make_targets(make_ground_truth)
     with pytest.raises(ValueError, match=f"test_stages={test_stages} "):

@@ -12,6 +12,11 @@ from .gradient_clamp import BoxGradientClamp
 TEST_OUTPUTS = ("voting", "nms", "boxes")
 
 
+def is_number_of_stages(number: object) -> bool:
+    """Tell whether a cascade can have this many stages: 3, 5, 7, ..."""
+    return isinstance(number, int) and number >= 3 and number % 2 == 1
+
+
 class MNCInference:
     """The part of `MNCROIHeads` that detects, in eval mode.
 
@@ -20,8 +25,8 @@ class MNCInference:
 
     @property
     def test_stage_choices(self) -> range:
-        """The values of `test_stages`, apart from None."""
-        return range(3, self.num_stages + 1, 2)
+        """3, 5, ... up to the last stage of training or of inference; a call may run more."""
+        return range(3, max(self.num_stages, self.test_stages or 0) + 1, 2)
 
     def detect(
         self,
@@ -50,15 +55,16 @@ class MNCInference:
         Args:
             features: from the backbone; maps (N, C, h, w).
             proposals: N Instances with "proposal_boxes".
-            test_stages: how many stages run; None for the constructor's `test_stages`.
+            test_stages: how many stages run: 3, 5, 7, ..., also more than are trained; None for the
+                constructor's `test_stages`.
 
         Raises:
             ValueError: if there is no such number of stages.
         """
         if test_stages is None:
             test_stages = self.test_stages or self.num_stages
-        if test_stages not in self.test_stage_choices:
-            raise ValueError(f"test_stages={test_stages} is none of {[*self.test_stage_choices]}")
+        if not is_number_of_stages(test_stages):
+            raise ValueError(f"test_stages={test_stages!r} must be 3, 5, 7, ...")
         boxes = [p.proposal_boxes for p in proposals]
         image_sizes = [p.image_size for p in proposals]
         clamp = BoxGradientClamp(self.max_box_gradient, len(proposals))

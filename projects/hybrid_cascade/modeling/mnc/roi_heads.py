@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..poolers import ROIWarpPooler
 from .gradient_clamp import BoxGradientClamp, clamps_of, tell_loss_scale
 from .heads import MNCMaskHead, MNCOutputLayers
-from .inference import TEST_OUTPUTS, MNCInference
+from .inference import TEST_OUTPUTS, MNCInference, is_number_of_stages
 from .mask_loss import mask_areas, mask_loss
 from .rpn import check_box_gradients
 from .sampling import append_ground_truth, draw_rois_of_images, match_rois
@@ -72,8 +72,9 @@ class MNCROIHeads(MNCInference, ROIHeads):
             predictor: takes the channels of both pathways, with global context those of `box_head`
                 twice.
             mask_in_features: the features that stage 2 sees; None for `in_features`.
-            num_stages: 3, 5, 7, ...
-            test_stages: how many stages inference runs, unless a call says otherwise; None for all.
+            num_stages: 3, 5, 7, ...: how many stages are trained.
+            test_stages: 3, 5, 7, ...: how many stages inference runs, unless a call says otherwise;
+                None for `num_stages`. As stages share their weights, it may be more than that.
             end_to_end: losses reach the stages before through the boxes. Needs proposals with
                 gradients.
             max_box_gradient: bound, for a batch of one image, of the gradient of each box delta
@@ -120,10 +121,10 @@ class MNCROIHeads(MNCInference, ROIHeads):
 
     def _check_switches(self) -> None:
         fractions, ious = self.sampling_fractions, self.sampling_ious
-        choices = [None, *self.test_stage_choices]
+        has_test_stages = self.test_stages is None or is_number_of_stages(self.test_stages)
         for name, is_valid, rule in (
-            ("num_stages", self.num_stages in self.test_stage_choices, "be 3, 5, 7, ..."),
-            ("test_stages", self.test_stages in choices, f"be one of {choices}"),
+            ("num_stages", is_number_of_stages(self.num_stages), "be 3, 5, 7, ..."),
+            ("test_stages", has_test_stages, "be None, 3, 5, 7, ..."),
             ("test_output", self.test_output in TEST_OUTPUTS, f"be one of {TEST_OUTPUTS}"),
             (
                 "sampling_fractions",
