@@ -73,9 +73,11 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     # In place of MODEL.ROI_HEADS.POSITIVE_FRACTION
     cfg.MODEL.ROI_MNC_HEAD.SAMPLING_FRACTIONS = (0.3, 0.5, 0.2)
     cfg.MODEL.ROI_MNC_HEAD.TEST_OUTPUT = "voting"  # or "nms", "boxes"
-    cfg.MODEL.ROI_MNC_HEAD.NMS_IOU = 0.3  # of mask voting, as the next two
-    cfg.MODEL.ROI_MNC_HEAD.MERGE_IOU = 0.5
+    cfg.MODEL.ROI_MNC_HEAD.NMS_IOU = 0.3  # of all three, in place of ROI_HEADS.NMS_THRESH_TEST
+    cfg.MODEL.ROI_MNC_HEAD.MERGE_IOU = 0.5  # of mask voting, as the next two
     cfg.MODEL.ROI_MNC_HEAD.MASK_THRESHOLD = 0.4
+    # Masks vote with pixels that are set or not, rather than with probabilities
+    cfg.MODEL.ROI_MNC_HEAD.BINARIZE_BEFORE_VOTING = False
 
     # build_vgg16_backbone; MODEL.BACKBONE.FREEZE_AT counts its blocks
     cfg.MODEL.VGG = CfgNode()

@@ -73,7 +73,7 @@ class MNCInference:
             if stage > 2:
                 boxes = self._refine(boxes, predictions, image_sizes, clamp)  # noqa: F821
             mask_logits, predictions = self._run_stages(features, boxes, image_sizes)
-            scores, _, deltas = predictions
+            scores, box_scores, deltas = predictions
             instances = [
                 Instances(size, proposal_boxes=b)
                 for b, size in zip(boxes, image_sizes, strict=True)
@@ -81,10 +81,11 @@ class MNCInference:
             rounds.append(
                 map(
                     Candidates,
-                    [stage + 1] * len(boxes),
+                    [stage + 1 == test_stages] * len(boxes),
                     [b.tensor for b in boxes],
                     mask_logits.sigmoid().split([b.tensor.shape[0] for b in boxes]),
                     self.predictor.predict_probs((scores, deltas), instances),
+                    self.predictor.predict_probs((box_scores, deltas), instances),
                     self.predictor.predict_boxes((scores, deltas), instances),
                 )
             )
@@ -106,9 +107,11 @@ class MNCInference:
             inside of the boxes for "nms", none for "boxes".
         """
         if self.test_output == "nms":
-            return suppress_rois(candidates, image_size, self.predictor)
+            return suppress_rois(candidates, image_size, self.predictor, nms_iou=self.nms_iou)
         if self.test_output == "boxes":
-            return suppress_class_boxes(candidates, image_size, self.predictor)
+            return suppress_class_boxes(
+                candidates, image_size, self.predictor, nms_iou=self.nms_iou
+            )
         return vote(
             candidates,
             image_size,
@@ -116,4 +119,5 @@ class MNCInference:
             nms_iou=self.nms_iou,
             merge_iou=self.merge_iou,
             mask_threshold=self.mask_threshold,
+            binarize_before_voting=self.binarize_before_voting,
         )

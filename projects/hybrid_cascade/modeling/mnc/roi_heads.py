@@ -59,6 +59,7 @@ class MNCROIHeads(MNCInference, ROIHeads):
         test_output: str = "voting",
         nms_iou: float = 0.3,
         merge_iou: float = 0.5,
+        binarize_before_voting: bool = False,
         **kwargs,
     ):
         """
@@ -89,8 +90,10 @@ class MNCROIHeads(MNCInference, ROIHeads):
             mask_threshold: a pixel belongs to a mask if its probability is at least this.
             test_output: "voting" merges the candidates of all stages by mask voting, "nms" keeps
                 the best of them by box NMS with their masks, and "boxes" returns the boxes of the
-                box layers, without masks, for the box AP of the box layers.
-            nms_iou, merge_iou: of mask voting. The other outputs use the NMS of the predictor.
+                box layers with the scores of the box-level classifier, without masks, for the box
+                AP of the box layers.
+            nms_iou: of the NMS of all three, in place of the predictor's `test_nms_thresh`.
+            merge_iou, binarize_before_voting: of mask voting.
             kwargs: the arguments of `ROIHeads`, its `positive_fraction` excepted.
 
         Raises:
@@ -117,6 +120,7 @@ class MNCROIHeads(MNCInference, ROIHeads):
         self.test_output = test_output
         self.nms_iou = nms_iou
         self.merge_iou = merge_iou
+        self.binarize_before_voting = binarize_before_voting
         self._check_switches()
 
     def _check_switches(self) -> None:
@@ -134,6 +138,13 @@ class MNCROIHeads(MNCInference, ROIHeads):
         ):
             if not is_valid:
                 raise ValueError(f"{name}={getattr(self, name)!r} must {rule}")
+        nms_thresh = self.predictor.test_nms_thresh
+        if nms_thresh not in (get_cfg().MODEL.ROI_HEADS.NMS_THRESH_TEST, self.nms_iou):
+            raise ValueError(
+                f"test_nms_thresh={nms_thresh} of the predictor (MODEL.ROI_HEADS.NMS_THRESH_TEST)"
+                " has no effect on MNCROIHeads: set nms_iou (MODEL.ROI_MNC_HEAD.NMS_IOU), now"
+                f" {self.nms_iou}"
+            )
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -182,6 +193,7 @@ class MNCROIHeads(MNCInference, ROIHeads):
             "test_output": mnc.TEST_OUTPUT,
             "nms_iou": mnc.NMS_IOU,
             "merge_iou": mnc.MERGE_IOU,
+            "binarize_before_voting": mnc.BINARIZE_BEFORE_VOTING,
         }
 
     def forward(self, images, features, proposals, targets=None):
