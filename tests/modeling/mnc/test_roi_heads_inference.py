@@ -5,7 +5,11 @@ import threading
 
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
+from detectron2.layers import ShapeSpec
+
+from hybrid_cascade import add_hybrid_cascade_config
+from hybrid_cascade.modeling import MNCROIHeads
 
 from .small_heads import infer, make_features, make_heads, make_proposals, make_targets
 
@@ -43,6 +47,29 @@ def test_the_argument_of_a_call_goes_before_the_stages_of_the_constructor(make_g
     assert_equal(detect(heads, targets, test_stages=5), five)
     assert_equal(detect(heads, targets), three if own == 3 else five)
     assert set(during) == {own}
+
+
+def test_yaml_has_the_switches_of_inference():
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    shapes = {"p2": ShapeSpec(channels=4, stride=4)}
+    cfg.merge_from_list(["MODEL.ROI_HEADS.IN_FEATURES", ["p2"], "MODEL.ROI_BOX_HEAD.NUM_FC", 1])
+    cfg.merge_from_list(["MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"])
+    names = ("num_stages", "test_stages", "test_output", "nms_iou", "merge_iou", "mask_threshold")
+    names = (*names, "binarize_before_voting")
+
+    def build():
+        heads = MNCROIHeads(cfg, shapes)
+        return {name: getattr(heads, name) for name in names}
+
+    assert build() == dict(zip(names, (5, None, "voting", 0.3, 0.5, 0.4, False), strict=True))
+    other = dict(zip(names, (3, 7, "nms", 0.4, 0.6, 0.7, True), strict=True))
+    for name, value in other.items():
+        cfg.MODEL.ROI_MNC_HEAD[name.upper()] = value
+    assert build() == other
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 0.6
+    with pytest.raises(ValueError, match="NMS_THRESH_TEST"):
+        build()
 
 
 def test_inference_runs_more_stages_than_are_trained(make_ground_truth):
