@@ -118,6 +118,10 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.PROBABILITY = 1.0
     cfg.INPUT.COPY_PASTE.MAX_INSTANCES = 100  # pasted into an image, at most
 
+    # Modules that are not trained, such as "backbone"; losses to train on, such as "loss_rpn_*"
+    cfg.SOLVER.FREEZE = []
+    cfg.SOLVER.LOSSES = []  # []: all
+
     # With --eval-only: weights of more models, which detect together with that of MODEL.WEIGHTS.
     # TEST.AUG gives the views of each image.
     cfg.TEST.CHECKPOINTS = []
