@@ -30,7 +30,7 @@ HEADS = ["roi_heads.masked_head", "roi_heads.box_head", "roi_heads.predictor"]
 @pytest.fixture(scope="module", autouse=True)
 def toy_scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "toy_scenes"
-    register_toy_scenes(str(root), "few_toy_scenes", num_train=4, num_val=1)
+    register_toy_scenes(str(root), "few_toy_scenes", num_train=5, num_val=2)
 
 
 def copy_of(model):
