@@ -169,7 +169,8 @@ def test_rows_of_mncs_ablation_differ_as_their_names_say(net):
         cfg = load_config(str(CONFIGS / "mnc" / f"mnc_{net}_{row}_voc.py"))
         with torch.device("meta"):
             built[row] = instantiate(cfg.model)
-        assert cfg.train.init_checkpoint == f"{net}.pth"
+        weights = f"{net}_{row}.pth" if row == "separate_features" else f"{net}.pth"
+        assert cfg.train.init_checkpoint == weights
     heads = {row: model.roi_heads for row, model in built.items()}
     assert {row: h.num_stages for row, h in heads.items()} == {
         "separate_features": 3,

@@ -7,3 +7,4 @@ from ..common.models.mnc_separate_features import use_separate_features
 from .mnc_zf_3stage_voc import dataloader, lr_multiplier, model, optimizer, train
 
 use_separate_features(model)
+train.init_checkpoint = "zf_separate_features.pth"

@@ -224,7 +224,7 @@ def test_each_documented_step_of_the_ablation_trains_its_stage_only(
     commands, code = documented_commands()
     assert [row_of(c) for c in commands] == ["separate"] * 3 + ["shared"] * 3
     monkeypatch.chdir(tmp_path)
-    last = f"{net}.pth"
+    last = f"{net}_separate_features.pth"
     for step, command in enumerate(commands):
         model, cfg = small_model(net, command)
         if step == 3:
