@@ -45,9 +45,9 @@ class MNCMaskHead(nn.Module):
 class MNCOutputLayers(FastRCNNOutputLayers):
     """The categorising stage (Section 3.3): Detectron2's output layers with a second classifier.
 
-    `cls_score` classifies an instance by its box and mask (inference uses these scores only),
-    `box_cls_score` classifies the box, and `bbox_pred` refines the box for each class. All three
-    see the features of both pathways.
+    `cls_score` classifies an instance by its box and mask, `box_cls_score` classifies the box (at
+    inference, for `test_output="boxes"` only), and `bbox_pred` refines the box for each class. All
+    three see the features of both pathways.
     """
 
     @configurable
