@@ -17,11 +17,9 @@ from train_net_run import format_aps, run_train_net
 INFERENCE = {
     "5 stages, voting": [],
     "3 stages, voting": ["model.roi_heads.test_stages=3"],
-    "5 stages, NMS 0.5": ["model.roi_heads.test_output=nms"],
-    "5 stages, NMS 0.3": [
-        "model.roi_heads.test_output=nms",
-        "model.roi_heads.predictor.test_nms_thresh=0.3",
-    ],
+    "5 stages, voting with binarized masks": ["model.roi_heads.binarize_before_voting=True"],
+    "5 stages, NMS 0.5": ["model.roi_heads.test_output=nms", "model.roi_heads.nms_iou=0.5"],
+    "5 stages, NMS 0.3": ["model.roi_heads.test_output=nms"],
 }
 
 

@@ -94,7 +94,7 @@ def shrink(model: DictConfig) -> None:
         heads.mask_head.fc_dim = 16
         if "fc_dims" in heads.box_head:
             heads.masked_head.fc_dims = heads.box_head.fc_dims = [16, 16]
-            heads.predictor.input_shape.channels = 32
+            heads.predictor.input_shape.pathway_channels = 16
 
 
 def _shrink_backbone(backbone: DictConfig) -> bool:

@@ -174,24 +174,42 @@ def test_configs_of_htc_train_as_published(path):
         assert (branch.loss_mean, branch.label_sampling) == ("all", "corner")
 
 
-def test_rows_of_mncs_ablation_differ_as_their_names_say():
+@pytest.mark.parametrize("net", ["vgg16", "zf"])
+def test_rows_of_mncs_ablation_differ_as_their_names_say(net):
     built = {}
-    for row in ("separate_features", "3stage", "5stage"):
-        cfg = load_config(str(CONFIGS / "mnc" / f"mnc_vgg16_{row}_voc.py"))
+    for row in ("separate_features", "shared_features", "3stage", "5stage"):
+        cfg = load_config(str(CONFIGS / "mnc" / f"mnc_{net}_{row}_voc.py"))
         with torch.device("meta"):
             built[row] = instantiate(cfg.model)
+        weights = f"{net}_{row}.pth" if row == "separate_features" else f"{net}.pth"
+        assert cfg.train.init_checkpoint == weights
     heads = {row: model.roi_heads for row, model in built.items()}
     assert {row: h.num_stages for row, h in heads.items()} == {
         "separate_features": 3,
+        "shared_features": 3,
         "3stage": 3,
         "5stage": 5,
     }
-    assert [h.end_to_end for h in heads.values()] == [False, True, True]
+    assert all((h.test_stages or h.num_stages) == 5 for h in heads.values())
+    assert [h.end_to_end for h in heads.values()] == [False, False, True, True]
     separate = built["separate_features"]
     used = [*separate.proposal_generator.in_features, *heads["separate_features"].mask_in_features]
     used += heads["separate_features"].in_features
     assert sorted(used) == sorted(separate.backbone.output_shape()) and len(set(used)) == 3
     assert not separate.proposal_generator.box_gradients
+
+
+@pytest.mark.parametrize("path", [p for p in RUNNABLE if p.startswith("mnc/")])
+def test_all_mncs_see_images_of_600_pixels(path):
+    loader = load_config(str(CONFIGS / path)).dataloader
+    for mapper in (loader.train.mapper, loader.test.mapper):
+        resize = instantiate(mapper.augmentations[0])
+        assert resize.max_size == 1000
+        sizes = [(480, 640), (640, 480), (300, 900)]
+        found = [
+            resize.get_transform(np.zeros((*size, 3), np.uint8)) for size in sizes for _ in "ab"
+        ]
+        assert {(t.new_h, t.new_w) for t in found} == {(600, 800), (800, 600), (333, 1000)}
 
 
 # An override of the config, and a check that it has reached the model.

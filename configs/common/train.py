@@ -8,3 +8,5 @@ train.clip_gradients = dict(enabled=False, clip_type="norm", clip_value=35.0, no
 train.num_panels = 6
 train.channels_last = None  # None: True on CPUs, False on GPUs
 train.test_time = dict(checkpoints=[], short_sides=[], max_size=1333, flip=False)
+train.freeze = []  # modules that are not trained, such as "backbone" and "roi_heads.mask_head"
+train.losses = []  # names of the losses to train on, such as "loss_rpn_*"; []: all

@@ -10,11 +10,11 @@ from detectron2.model_zoo import get_config
 from hybrid_cascade import use_mnc_heads
 
 from ..common.coco_1x import lr_multiplier, optimizer, train
+from ..common.data.coco_600 import dataloader
 
 model = get_config("common/models/mask_rcnn_c4.py").model
 model.backbone.stages.depth = 101
 model.proposal_generator.post_nms_topk = (300, 300)
 use_mnc_heads(model)
 
-dataloader = get_config("common/data/coco.py").dataloader
 train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-101.pkl"

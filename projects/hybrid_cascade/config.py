@@ -59,7 +59,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     # MODEL.ROI_HEADS. MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION is the side of the warped features.
     cfg.MODEL.ROI_MNC_HEAD = CfgNode()
     cfg.MODEL.ROI_MNC_HEAD.NUM_STAGES = 5  # 3, 5, 7, ...
-    cfg.MODEL.ROI_MNC_HEAD.TEST_STAGES = 0  # 0: all
+    cfg.MODEL.ROI_MNC_HEAD.TEST_STAGES = 0  # 3, 5, 7, ..., also above NUM_STAGES; 0: NUM_STAGES
     # Gradients reach earlier stages through the boxes, in MNCROIHeads and RPNWithBoxGradients
     cfg.MODEL.ROI_MNC_HEAD.END_TO_END = True
     cfg.MODEL.ROI_MNC_HEAD.BOX_GRADIENT_ROIS = "positive"
@@ -74,9 +74,11 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     # In place of MODEL.ROI_HEADS.POSITIVE_FRACTION
     cfg.MODEL.ROI_MNC_HEAD.SAMPLING_FRACTIONS = (0.3, 0.5, 0.2)
     cfg.MODEL.ROI_MNC_HEAD.TEST_OUTPUT = "voting"  # or "nms", "boxes"
-    cfg.MODEL.ROI_MNC_HEAD.NMS_IOU = 0.3  # of mask voting, as the next two
-    cfg.MODEL.ROI_MNC_HEAD.MERGE_IOU = 0.5
+    cfg.MODEL.ROI_MNC_HEAD.NMS_IOU = 0.3  # of all three, in place of ROI_HEADS.NMS_THRESH_TEST
+    cfg.MODEL.ROI_MNC_HEAD.MERGE_IOU = 0.5  # of mask voting, as the next two
     cfg.MODEL.ROI_MNC_HEAD.MASK_THRESHOLD = 0.4
+    # Masks vote with pixels that are set or not, rather than with probabilities
+    cfg.MODEL.ROI_MNC_HEAD.BINARIZE_BEFORE_VOTING = False
 
     # build_vgg16_backbone; MODEL.BACKBONE.FREEZE_AT counts its blocks
     cfg.MODEL.VGG = CfgNode()
@@ -116,6 +118,10 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.ENABLED = False
     cfg.INPUT.COPY_PASTE.PROBABILITY = 1.0
     cfg.INPUT.COPY_PASTE.MAX_INSTANCES = 100  # pasted into an image, at most
+
+    # Modules that are not trained, such as "backbone"; losses to train on, such as "loss_rpn_*"
+    cfg.SOLVER.FREEZE = []
+    cfg.SOLVER.LOSSES = []  # []: all
 
     # With --eval-only: weights of more models, which detect together with that of MODEL.WEIGHTS.
     # TEST.AUG gives the views of each image.

@@ -214,7 +214,7 @@ def use_mnc_heads(model: DictConfig, num_stages: int = 5) -> None:
     predictor.update(
         _target_=MNCOutputLayers,
         input_shape=L(joined_pathways)(
-            channels=num_features, global_context="${...global_context}"
+            pathway_channels=num_features, global_context="${...global_context}"
         ),
         num_classes="${..num_classes}",
         test_score_thresh=1e-3,

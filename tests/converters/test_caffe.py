@@ -53,7 +53,7 @@ def test_the_config_of_the_published_network_takes_the_weights(mnc_weights):
     for head in (heads.masked_head, heads.box_head):
         head.input_shape.channels = CHANNELS
         head.fc_dims = [FEATURES, FEATURES]
-    heads.predictor.input_shape.channels = 2 * FEATURES
+    heads.predictor.input_shape.pathway_channels = FEATURES
     model = instantiate(cfg)
     parameters = dict(model.named_parameters())
     result = convert(CAFFE_MNC, mnc_weights, parameters)

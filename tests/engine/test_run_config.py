@@ -17,12 +17,17 @@ VALUES = [
     ("initial_weights", "train.init_checkpoint", "MODEL.WEIGHTS", "some.pth"),
     ("num_panels", "train.num_panels", "TEST.NUM_PANELS", 3),
     ("channels_last", "train.channels_last", "MODEL.CHANNELS_LAST", True),
+    ("freeze", "train.freeze", "SOLVER.FREEZE", ["backbone", "roi_heads"]),
+    ("losses", "train.losses", "SOLVER.LOSSES", ["loss_rpn_*"]),
 ]
 
 
 def load(kind, *values):
     path, override = kind
-    opts = [override.format(lazy=lazy, yaml=yaml, value=value) for _, lazy, yaml, value in values]
+    opts = [
+        override.format(lazy=lazy, yaml=yaml, value=str(value).replace(" ", ""))
+        for _, lazy, yaml, value in values
+    ]
     return load_config(str(path), " ".join(opts).split())
 
 

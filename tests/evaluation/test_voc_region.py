@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes
 
 from hybrid_cascade.evaluation import VOCRegionEvaluator
@@ -21,6 +22,7 @@ def test_equals_a_brute_force_computation_on_random_detections(make, seed, crowd
     check_against_brute_force(scenes, results)
     assert 0 < results["voc_region"]["AP70"] < results["voc_region"]["AP50"] < 100
     assert math.isnan(results["voc_region"]["AP50-owl"])  # has detections, but no instance
+    check_against_brute_force(scenes, scenes.evaluate(year=2007), year=2007)
 
 
 def test_ground_truth_as_detections_scores_100(make):
@@ -41,8 +43,43 @@ def test_ap_is_the_mean_of_the_precisions_at_eleven_recalls(make):
     for image, score in ((0, 0.9), (1, 0.8), (2, 0.6)):
         scenes.find(image, 0, truth[image][0][1], score)
     scenes.find(4, 0, rectangle(20, 15, 30, 20), 0.7)
-    result = scenes.evaluate()["voc_region"]["AP50-cat"]
-    assert result == pytest.approx(100 * (3 * 1 + 1 * 0.75) / 11)
+    for year in (2007, 2012):
+        result = scenes.evaluate(year=year)["voc_region"]["AP50-cat"]
+        assert result == pytest.approx(100 * (3 * 1 + 1 * 0.75) / 11)
+
+
+@pytest.mark.parametrize(
+    "years, of_boxes",  # the argument, the metadata
+    [
+        ((None, None), "area"),
+        ((2012, None), "area"),
+        ((2010, None), "area"),
+        ((2009, None), "eleven"),
+        ((2007, None), "eleven"),
+        ((None, 2007), "eleven"),
+        ((2012, 2007), "area"),
+        ((2007, 2012), "eleven"),
+    ],
+)
+def test_ap_of_boxes_is_the_area_under_the_curve_from_2010_on(make, years, of_boxes):
+    # 3 of 4 are found, after a miss: precisions 1/2, 2/3, 3/4, so that the highest is 3/4.
+    # Then a miss and the last: 4/6.
+    truth = [[(0, rectangle(2, 2, 9, 9), False)] for _ in range(5)]
+    scenes = make(truth)
+    scenes.find(4, 0, rectangle(20, 15, 30, 20), 0.95)
+    for image, score in ((0, 0.9), (1, 0.8), (2, 0.7), (3, 0.5)):
+        scenes.find(image, 0, truth[image][0][1], score)
+    scenes.find(3, 0, rectangle(20, 15, 30, 20), 0.6)
+    area = 100 * (3 * (1 / 5) * (3 / 4) + (1 / 5) * (4 / 6))
+    eleven = 100 * (7 * (3 / 4) + 2 * (4 / 6)) / 11  # recalls 0 to 0.6, 0.7 and 0.8
+    argument, metadata = years
+    if metadata is not None:
+        MetadataCatalog.get(scenes.name).year = metadata
+    results = scenes.evaluate(year=argument)
+    expected = {"area": area, "eleven": eleven}[of_boxes]
+    assert results["voc_box"]["AP50"] == pytest.approx(expected)
+    assert results["voc_mask_box"]["AP50"] == pytest.approx(expected)
+    assert results["voc_region"]["AP50"] == pytest.approx(eleven)
 
 
 def test_an_overlap_equal_to_the_threshold_is_a_hit(make):

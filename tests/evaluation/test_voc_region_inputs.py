@@ -22,6 +22,13 @@ def test_ground_truth_may_be_polygons(make, tmp_path):
     assert scenes.evaluate()["voc_region"]["AP70"] == pytest.approx(100)
 
 
+def test_a_year_before_2007_is_refused(make):
+    scenes = make([[]])
+    with pytest.raises(ValueError, match="year=7: .*2007"):
+        scenes.evaluate(year=7)
+    scenes.evaluate(year=2007)
+
+
 def test_reset_removes_the_detections(make):
     mask = rectangle(2, 2, 9, 9)
     scenes = make([[(0, mask, False)]])

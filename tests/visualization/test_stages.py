@@ -98,6 +98,14 @@ def test_each_stage_finds_what_a_model_that_ends_with_it_finds(
         assert sem_seg.shape == (50, 75)
 
 
+def test_stages_beyond_those_of_training_are_shown_if_inference_runs_them(make_model):
+    model = make_model("mnc_toy")
+    model.roi_heads.test_stages = 7
+    assert find_stages(model) == [3, 5, 7]
+    model.roi_heads.test_stages = 3
+    assert find_stages(model) == [3, 5]
+
+
 @pytest.mark.parametrize("name", ["mask_rcnn_sfpn_toy", "mask_rcnn_toy", "ssd_toy"])
 def test_models_without_stages_are_run_once(name, make_model, batched_input):
     model = make_model(name)

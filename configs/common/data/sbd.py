@@ -2,19 +2,15 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.evaluation import COCOEvaluator
-from detectron2.model_zoo import get_config
 
 from hybrid_cascade.evaluation import VOCRegionEvaluator
 
-dataloader = get_config("common/data/coco.py").dataloader
+from .coco_600 import dataloader
+
 dataloader.train.dataset.names = "sbd_train"
 dataloader.test.dataset.names = "sbd_val"
 # SBD's masks are run-length encoded, not polygons.
 dataloader.train.mapper.instance_mask_format = "bitmask"
-dataloader.train.mapper.augmentations[0].short_edge_length = (600,)
-dataloader.train.mapper.augmentations[0].max_size = 1000
-dataloader.test.mapper.augmentations[0].short_edge_length = 600
-dataloader.test.mapper.augmentations[0].max_size = 1000
 dataloader.train.total_batch_size = 8
 dataloader.evaluator = [
     L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.names}"),

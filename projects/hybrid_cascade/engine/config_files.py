@@ -38,6 +38,9 @@ TRAIN_DEFAULTS = {
     "num_panels": 6,
     # Memory format of the convolutions. None: channels-last on CPUs.
     "channels_last": None,
+    # Modules that are not trained, and the losses to train on ([]: all).
+    "freeze": [],
+    "losses": [],
     # With --eval-only: several views of each image, and further checkpoints of the same config.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
 }

@@ -25,6 +25,7 @@ from .build import build_model
 from .checkpointer import FittingCheckpointer
 from .evaluation import evaluate
 from .hooks import DrawResults, SeedEachIteration
+from .partial_training import KeepFrozenStatistics, find_parts, freeze_parts, select_losses
 from .run_config import as_run_config
 from .sampler import ResumableTrainingSampler
 
@@ -74,6 +75,9 @@ class Trainer(DefaultTrainer):
 
     def build_model(self, cfg: CfgNode) -> nn.Module:
         model = build_model(self.run_config.cfg).train()
+        freeze_parts(model, self.run_config.freeze)
+        if self.run_config.losses:
+            select_losses(model, self.run_config.losses)
         logger.info("Model:\n%s", model)
         return model
 
@@ -110,7 +114,9 @@ class Trainer(DefaultTrainer):
                     self.build_writers(), self.run_config.log_period
                 )
         seeds = [SeedEachIteration(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
-        return [*seeds, *default_hooks, DrawResults()]
+        model = getattr(self.model, "module", self.model)
+        statistics = KeepFrozenStatistics(find_parts(model, self.run_config.freeze))
+        return [*seeds, statistics, *default_hooks, DrawResults()]
 
     def test(self, cfg: CfgNode, model: nn.Module) -> dict:
         """See `evaluate`; the datasets are those of the user's config."""

@@ -40,6 +40,7 @@ _MEASURES = {
     "voc_box": ("bbox", "bbox", (0.5,)),
     "voc_mask_box": ("mask_bbox", "bbox", (0.5,)),
 }
+_FIRST_YEAR_WITH_AREA = 2010
 
 
 class VOCRegionEvaluator(DatasetEvaluator):
@@ -54,8 +55,12 @@ class VOCRegionEvaluator(DatasetEvaluator):
     images in the dataset, then of the instances in the model's output, for any number of processes.
     Each detection is compared with one instance only: the one of its class and image that it
     overlaps most. It is a hit if their IoU reaches the threshold and no earlier detection has hit
-    this instance. All others, duplicates included, are misses. AP is the mean over the recalls 0,
-    0.1, ..., 1 of the highest precision at that recall or a higher one (VOC 2007's rule).
+    this instance. All others, duplicates included, are misses.
+
+    The precision at a recall is the highest one at that recall or a higher one. AP of masks is its
+    mean over the recalls 0, 0.1, ..., 1, the rule of VOC until 2009, by which mAP^r is defined. AP
+    of boxes follows the rule of the dataset's year: from 2010 on, it is the area under the curve,
+    that is, the mean over all recalls from 0 to 1.
 
     Coordinates are continuous, as everywhere in Detectron2: a box over pixels 3 to 5 has width 3.
     VOC computes the same IoU: the corners of its boxes are inclusive, and it adds 1 to their sizes.
@@ -65,17 +70,27 @@ class VOCRegionEvaluator(DatasetEvaluator):
     class reaches the threshold.
     """
 
-    def __init__(self, dataset_name: str, *, distributed: bool = True) -> None:
+    def __init__(
+        self, dataset_name: str, *, year: int | None = None, distributed: bool = True
+    ) -> None:
         """
         Args:
             dataset_name: a registered dataset whose masks are polygons or run-length encoded, as
                 those of `register_coco_json` are.
+            year: of VOC, whose rule the AP of boxes follows: eleven recalls in 2007, the area under
+                the curve in 2012. None for the `year` in the dataset's metadata, and for 2012 if
+                there is none.
             distributed: collect the detections of all processes. Otherwise each process evaluates
                 its own.
 
         Raises:
-            ValueError: if an instance of the dataset has no mask.
+            ValueError: if an instance of the dataset has no mask, or `year` is before 2007.
         """
+        metadata = MetadataCatalog.get(dataset_name)
+        year = metadata.get("year", 2012) if year is None else year
+        if year < 2007:
+            raise ValueError(f"year={year}: the rules are those of VOC 2007 and later")
+        self._has_area = year >= _FIRST_YEAR_WITH_AREA
         self._distributed = distributed
         # Image id -> class -> instances, in the order of the dataset.
         self._ground_truth = {}
@@ -90,7 +105,7 @@ class VOCRegionEvaluator(DatasetEvaluator):
                         "without `segmentation`: VOCRegionEvaluator needs the masks of all."
                     )
                 instances[annotation["category_id"]].append(_to_ground_truth(annotation, size))
-        self._class_names = MetadataCatalog.get(dataset_name).thing_classes
+        self._class_names = metadata.thing_classes
         self.reset()
 
     def reset(self) -> None:
@@ -198,8 +213,10 @@ class VOCRegionEvaluator(DatasetEvaluator):
             for index, row in zip(indices, ious, strict=True):
                 overlaps[index] = row
         image_ids = [detection["image_id"] for detection in detections]
+        has_area = self._has_area and measure != "voc_region"
+        average = _area_under_curve if has_area else _mean_at_eleven_recalls
         return [
-            _average_precision(_find_hits(overlaps, image_ids, is_crowd, iou_thresh), num_instances)
+            average(_find_hits(overlaps, image_ids, is_crowd, iou_thresh), num_instances)
             for iou_thresh in iou_threshs
         ]
 
@@ -245,8 +262,20 @@ def _find_hits(
     return np.array(hits, bool)
 
 
-def _average_precision(hits: np.ndarray, num_instances: int) -> float:
-    """Return VOC 2007's mean precision at eleven recalls, 0 to 1; NaN without instances."""
+def _area_under_curve(hits: np.ndarray, num_instances: int) -> float:
+    """Return VOC's AP from 2010 on, 0 to 1; NaN without instances.
+
+    Each hit raises the recall by 1 / `num_instances`.
+    """
+    if num_instances == 0:
+        return float("nan")
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(highest[hits].sum() / num_instances)
+
+
+def _mean_at_eleven_recalls(hits: np.ndarray, num_instances: int) -> float:
+    """Return VOC's AP until 2009, 0 to 1; NaN without instances."""
     if num_instances == 0:
         return float("nan")
     num_hits = np.cumsum(hits)

@@ -122,17 +122,19 @@ def test_mirrored_views_find_the_same_in_the_mirror(model, image):
 
 def test_candidates_move_with_their_view():
     candidates = Candidates(
-        num_stages=3,
+        is_last=True,
         boxes=torch.tensor([[1.0, 2.0, 5.0, 8.0]]),
         masks=torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]),
         scores=torch.tensor([[0.5, 0.5]]),
+        box_scores=torch.tensor([[0.4, 0.6]]),
         class_boxes=torch.tensor([[1.0, 2.0, 5.0, 8.0, 0.0, 0.0, 10.0, 20.0]]),
     )
     moved = map_to_image(candidates, view_size=(20, 10), image_size=(40, 30), flip=True)
     assert moved.boxes.tolist() == [[15.0, 4.0, 27.0, 16.0]]
     assert moved.masks.tolist() == [[[1.0, 0.0], [1.0, 0.0]]]
     assert moved.class_boxes.tolist() == [[15.0, 4.0, 27.0, 16.0, 0.0, 0.0, 30.0, 40.0]]
-    assert moved.num_stages == 3 and torch.equal(moved.scores, candidates.scores)
+    assert moved.is_last and torch.equal(moved.scores, candidates.scores)
+    assert torch.equal(moved.box_scores, candidates.box_scores)
 
 
 def test_models_of_other_classes_are_refused(model):

@@ -6,7 +6,10 @@ from hybrid_cascade.modeling.mnc import mask_voting
 
 from .voting_by_loops import assert_same, cat, clustered, instance, voting_by_loops
 
+either = pytest.mark.parametrize("binary", [False, True])
 
+
+@either
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "settings",
@@ -17,24 +20,49 @@ from .voting_by_loops import assert_same, cat, clustered, instance, voting_by_lo
         {"nms_iou": 1.0, "topk": 50},
     ],
 )
-def test_votes_as_the_paper_says(seed, settings):
+def test_votes_as_plain_loops_do(seed, settings, binary):
     case = clustered(seed=seed)
+    settings = {**settings, "binarize_before_voting": binary}
     assert_same(mask_voting(*case, **settings), voting_by_loops(*case, **settings))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@either
 @pytest.mark.parametrize("seed", range(3))
-def test_votes_on_a_gpu_as_the_paper_says(seed):
+def test_votes_on_a_gpu_as_plain_loops_do(seed, binary):
     boxes, masks, scores, image_size = clustered(seed=seed)
-    instances = mask_voting(boxes.cuda(), masks.cuda(), scores.cuda(), image_size)
+    settings = {"binarize_before_voting": binary}
+    instances = mask_voting(boxes.cuda(), masks.cuda(), scores.cuda(), image_size, **settings)
     assert all(field.device.type == "cuda" for field in instances.get_fields().values())
-    assert_same(instances.to("cpu"), voting_by_loops(boxes, masks, scores, image_size))
+    assert_same(instances.to("cpu"), voting_by_loops(boxes, masks, scores, image_size, **settings))
 
 
-def test_votes_alike_in_an_image_of_many_tiles():
+@either
+def test_votes_alike_in_an_image_of_many_tiles(binary):
     boxes, masks, scores, _ = clustered(8)
     case = boxes * 2, masks, scores, (68, 90)
-    assert_same(mask_voting(*case), voting_by_loops(*case))
+    settings = {"binarize_before_voting": binary}
+    assert_same(mask_voting(*case, **settings), voting_by_loops(*case, **settings))
+
+
+def test_probabilities_are_averaged_before_they_are_compared_with_the_threshold():
+    """Left half: 0.9 and 0.1, on average 0.5. Right half: 0.39 and 0.45, on average 0.42."""
+    boxes, masks = cat(*[instance([0, 0, 4, 4]) for _ in range(2)])
+    masks[0, :, :2], masks[1, :, :2] = 0.9, 0.1
+    masks[0, :, 2:], masks[1, :, 2:] = 0.39, 0.45
+    case = boxes, masks, torch.full((2, 1), 0.5), (4, 4)
+
+    def columns(mask_threshold, **settings):
+        found = mask_voting(*case, mask_threshold=mask_threshold, **settings)
+        return [row.any(dim=0).tolist() for row in found.pred_masks]
+
+    assert columns(0.41) == [[True] * 4]
+    assert columns(0.45) == [[True] * 2 + [False] * 2]
+    assert columns(0.55) == []
+    binary = {"binarize_before_voting": True}  # each half has one of two votes
+    assert columns(0.41, **binary) == columns(0.45, **binary) == [[True] * 4]
+    assert columns(0.5, **binary) == [[True] * 2 + [False] * 2]
+    assert columns(0.55, **binary) == []
 
 
 def test_masks_fade_across_the_border_of_a_tile():
@@ -100,9 +128,10 @@ def test_instances_vote_from_the_merging_iou_on_whatever_their_scores():
     # IoU with the first: 0.5 (exact), and 4 / 9.
     boxes, masks = cat(instance([0, 0, 4, 4]), instance([0, 0, 8, 4]), instance([0, 0, 9, 4]))
     scores = torch.tensor([[0.5], [0.4], [0.4]])
-    result = mask_voting(boxes, masks, scores, (4, 12), score_thresh=0.45)
+    binary = {"binarize_before_voting": True}  # the masks' values fade at the rim
+    result = mask_voting(boxes, masks, scores, (4, 12), score_thresh=0.45, **binary)
     assert result.pred_boxes.tensor.tolist() == [[0, 0, 8, 4]]
-    result = mask_voting(boxes, masks, scores, (4, 12), merge_iou=0.51)
+    result = mask_voting(boxes, masks, scores, (4, 12), merge_iou=0.51, **binary)
     assert result.pred_boxes.tensor.tolist() == [[0, 0, 4, 4]]
 
 

@@ -240,7 +240,7 @@ def test_one_class(storage, make_ground_truth):
     [
         {"num_stages": 4},
         {"num_stages": 1},
-        {"test_stages": 7},
+        {"test_stages": 1},
         {"test_stages": 4},
         {"test_output": "votes"},
         {"sampling_fractions": [0.3, 0.7]},

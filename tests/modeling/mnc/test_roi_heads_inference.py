@@ -5,7 +5,11 @@ import threading
 
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
+from detectron2.layers import ShapeSpec
+
+from hybrid_cascade import add_hybrid_cascade_config
+from hybrid_cascade.modeling import MNCROIHeads
 
 from .small_heads import infer, make_features, make_heads, make_proposals, make_targets
 
@@ -45,7 +49,43 @@ def test_the_argument_of_a_call_goes_before_the_stages_of_the_constructor(make_g
     assert set(during) == {own}
 
 
-@pytest.mark.parametrize("test_stages", [0, 2, 4, 7])
+def test_yaml_has_the_switches_of_inference():
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    shapes = {"p2": ShapeSpec(channels=4, stride=4)}
+    cfg.merge_from_list(["MODEL.ROI_HEADS.IN_FEATURES", ["p2"], "MODEL.ROI_BOX_HEAD.NUM_FC", 1])
+    cfg.merge_from_list(["MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"])
+    names = ("num_stages", "test_stages", "test_output", "nms_iou", "merge_iou", "mask_threshold")
+    names = (*names, "binarize_before_voting")
+
+    def build():
+        heads = MNCROIHeads(cfg, shapes)
+        return {name: getattr(heads, name) for name in names}
+
+    assert build() == dict(zip(names, (5, None, "voting", 0.3, 0.5, 0.4, False), strict=True))
+    other = dict(zip(names, (3, 7, "nms", 0.4, 0.6, 0.7, True), strict=True))
+    for name, value in other.items():
+        cfg.MODEL.ROI_MNC_HEAD[name.upper()] = value
+    assert build() == other
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 0.6
+    with pytest.raises(ValueError, match="NMS_THRESH_TEST"):
+        build()
+
+
+def test_inference_runs_more_stages_than_are_trained(make_ground_truth):
+    targets = make_targets(make_ground_truth)
+    trained = {n: make_heads(num_stages=n).eval() for n in (3, 5, 7)}  # with equal weights
+    for stages, heads in trained.items():
+        expected = detect(heads, targets)
+        for other in trained.values():
+            assert_equal(detect(other, targets, test_stages=stages), expected)
+        heads = make_heads(num_stages=3, test_stages=stages).eval()
+        assert_equal(detect(heads, targets), expected)
+        assert list(heads.test_stage_choices) == [*range(3, stages + 1, 2)]
+    assert list(make_heads(test_stages=3).test_stage_choices) == [3, 5]
+
+
+@pytest.mark.parametrize("test_stages", [0, 1, 2, 4, 5.0])
 def test_stages_that_the_heads_do_not_have_are_refused(make_ground_truth, test_stages):
     heads, targets = make_heads().eval(), make_targets(make_ground_truth)
     with pytest.raises(ValueError, match=f"test_stages={test_stages} "):

@@ -24,25 +24,35 @@ def bilinear(mask, y, x):
     return value
 
 
-def paste(mask, box, image_size, threshold):
-    """The set of pixels (y, x) of an instance."""
+def paste(mask, box, image_size):
+    """The probability of each pixel (y, x) of an image for an instance."""
     x1, y1, x2, y2 = box
     cells = len(mask)
     return {
-        (y, x)
+        (y, x): bilinear(
+            mask, (y + 0.5 - y1) / (y2 - y1) * cells, (x + 0.5 - x1) / (x2 - x1) * cells
+        )
         for y in range(image_size[0])
         for x in range(image_size[1])
-        if bilinear(mask, (y + 0.5 - y1) / (y2 - y1) * cells, (x + 0.5 - x1) / (x2 - x1) * cells)
-        >= threshold
     }
 
 
 def voting_by_loops(
-    boxes, masks, scores, image_size, nms_iou=0.3, merge_iou=0.5, mask_threshold=0.4, topk=100
+    boxes,
+    masks,
+    scores,
+    image_size,
+    nms_iou=0.3,
+    merge_iou=0.5,
+    mask_threshold=0.4,
+    topk=100,
+    binarize_before_voting=False,
 ):
     """(score, class, pixels) of each detection, in double precision."""
     boxes, masks, scores = (x.double().tolist() for x in (boxes, masks, scores))
-    pasted = [paste(m, b, image_size, mask_threshold) for m, b in zip(masks, boxes, strict=True)]
+    pasted = [paste(m, b, image_size) for m, b in zip(masks, boxes, strict=True)]
+    if binarize_before_voting:
+        pasted = [{p: float(v >= mask_threshold) for p, v in of_one.items()} for of_one in pasted]
     survivors = []
     for label in range(len(scores[0])):
         kept = []
@@ -58,8 +68,8 @@ def voting_by_loops(
         total = sum(scores[k][label] for k in near)
         votes = {}
         for k in near:
-            for pixel in pasted[k]:
-                votes[pixel] = votes.get(pixel, 0) + scores[k][label] / total
+            for pixel, value in pasted[k].items():
+                votes[pixel] = votes.get(pixel, 0) + scores[k][label] / total * value
         pixels = {pixel for pixel, value in votes.items() if value >= mask_threshold}
         if pixels:
             detections.append((score, label, pixels))

@@ -83,6 +83,16 @@ class RunConfig(ABC):
         return self._value("channels_last")
 
     @property
+    def freeze(self) -> list[str]:
+        """Return the names of the parts of the model that are not trained."""
+        return list(self._value("freeze"))
+
+    @property
+    def losses(self) -> list[str]:
+        """Return the patterns of the losses that are trained on; []: all losses."""
+        return list(self._value("losses"))
+
+    @property
     @abstractmethod
     def inference_options(self) -> InferenceOptions:
         """Return the views and further checkpoints of an evaluation outside of a training."""

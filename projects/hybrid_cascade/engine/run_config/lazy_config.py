@@ -26,6 +26,8 @@ class LazyRunConfig(RunConfig):
         "initial_weights": "train.init_checkpoint",
         "num_panels": "train.num_panels",
         "channels_last": "train.channels_last",
+        "freeze": "train.freeze",
+        "losses": "train.losses",
     }
 
     @property

@@ -34,6 +34,8 @@ class YamlRunConfig(RunConfig):
         "initial_weights": "MODEL.WEIGHTS",
         "num_panels": "TEST.NUM_PANELS",
         "channels_last": "MODEL.CHANNELS_LAST",
+        "freeze": "SOLVER.FREEZE",
+        "losses": "SOLVER.LOSSES",
     }
 
     @property

@@ -1,6 +1,7 @@
 """Several MNC models and several sizes of an image vote together on its masks."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import detectron2.data.transforms as T
 import torch
@@ -103,10 +104,9 @@ def map_to_image(
             boxes = torch.stack([view_size[1] - x2, y1, view_size[1] - x1, y2], dim=2)
         return (boxes * boxes.new_tensor([scale_x, scale_y] * 2)).flatten(1)
 
-    return Candidates(
-        num_stages=candidates.num_stages,
+    return replace(
+        candidates,
         boxes=move(candidates.boxes),
         masks=candidates.masks.flip(2) if flip else candidates.masks,
-        scores=candidates.scores,
         class_boxes=move(candidates.class_boxes),
     )

@@ -21,18 +21,20 @@ class Candidates:
     """The predictions of a mask stage and its categorising stage for the RoIs of an image.
 
     Attributes:
-        num_stages: how many stages, the RPN among them, they come from: 3, 5, ...
+        is_last: whether they come from the last stages that their model runs.
         boxes: (R, 4), the RoIs, XYXY, in pixels.
         masks: (R, M, M), probabilities of the inside of `boxes`.
-        scores: (R, K + 1), probabilities, background last.
+        scores: (R, K + 1), probabilities by the mask-level classifier, background last.
+        box_scores: (R, K + 1), those by the box-level classifier.
         class_boxes: (R, 4 K), the box that the box layers predict for each class; (R, 4) if they
             do not tell classes apart.
     """
 
-    num_stages: int
+    is_last: bool
     boxes: Tensor
     masks: Tensor
     scores: Tensor
+    box_scores: Tensor
     class_boxes: Tensor
 
 
@@ -44,6 +46,7 @@ def vote(
     nms_iou: float,
     merge_iou: float,
     mask_threshold: float,
+    binarize_before_voting: bool,
 ) -> Instances:
     """Return the detections of `mask_voting`, with "pred_masks" as `ImageMasks` (D, H, W).
 
@@ -51,7 +54,7 @@ def vote(
         candidates: of one image. All of them vote together.
         image_size: (H, W), in pixels.
         predictor: its score threshold and its number of detections count.
-        nms_iou, merge_iou, mask_threshold: see `mask_voting`.
+        nms_iou, merge_iou, mask_threshold, binarize_before_voting: see `mask_voting`.
     """
     instances = mask_voting(
         _cat(candidates, "boxes"),
@@ -61,6 +64,7 @@ def vote(
         nms_iou=nms_iou,
         merge_iou=merge_iou,
         mask_threshold=mask_threshold,
+        binarize_before_voting=binarize_before_voting,
         topk=predictor.test_topk_per_image,
         score_thresh=predictor.test_score_thresh,
     )
@@ -69,31 +73,37 @@ def vote(
 
 
 def suppress_rois(
-    candidates: Sequence[Candidates], image_size: tuple[int, int], predictor: FastRCNNOutputLayers
+    candidates: Sequence[Candidates],
+    image_size: tuple[int, int],
+    predictor: FastRCNNOutputLayers,
+    *,
+    nms_iou: float,
 ) -> Instances:
     """Return the best RoIs after NMS, with their own masks as "pred_masks" (D, 1, M, M).
 
-    Arguments are those of `vote`; NMS is the predictor's.
+    Arguments are those of `vote`.
     """
     instances, index = _nms(
-        _cat(candidates, "boxes"), _cat(candidates, "scores"), image_size, predictor
+        _cat(candidates, "boxes"), _cat(candidates, "scores"), image_size, predictor, nms_iou
     )
     instances.pred_masks = _cat(candidates, "masks")[index][:, None]
     return instances
 
 
 def suppress_class_boxes(
-    candidates: Sequence[Candidates], image_size: tuple[int, int], predictor: FastRCNNOutputLayers
+    candidates: Sequence[Candidates],
+    image_size: tuple[int, int],
+    predictor: FastRCNNOutputLayers,
+    *,
+    nms_iou: float,
 ) -> Instances:
-    """Return the best boxes that the box layers predict in the last stage, without masks.
+    """Return the best boxes that the box layers predict in the last stages, without masks.
 
-    Arguments are those of `vote`; NMS is the predictor's.
+    Their scores are those of the box-level classifier. Arguments are those of `vote`.
     """
-    last = max(c.num_stages for c in candidates)
-    candidates = [c for c in candidates if c.num_stages == last]
-    instances, _ = _nms(
-        _cat(candidates, "class_boxes"), _cat(candidates, "scores"), image_size, predictor
-    )
+    candidates = [c for c in candidates if c.is_last]
+    boxes, scores = _cat(candidates, "class_boxes"), _cat(candidates, "box_scores")
+    instances, _ = _nms(boxes, scores, image_size, predictor, nms_iou)
     return instances
 
 
@@ -102,7 +112,11 @@ def _cat(candidates: Sequence[Candidates], field: str) -> Tensor:
 
 
 def _nms(
-    boxes: Tensor, scores: Tensor, image_size: tuple[int, int], predictor: FastRCNNOutputLayers
+    boxes: Tensor,
+    scores: Tensor,
+    image_size: tuple[int, int],
+    predictor: FastRCNNOutputLayers,
+    nms_iou: float,
 ) -> tuple[Instances, Tensor]:
     """Return the detections that are left, and which of the boxes they are."""
     [instances], [index] = fast_rcnn_inference(
@@ -110,7 +124,7 @@ def _nms(
         [scores],
         [image_size],
         predictor.test_score_thresh,
-        predictor.test_nms_thresh,
+        nms_iou,
         predictor.test_topk_per_image,
     )
     return instances, index

@@ -42,22 +42,23 @@ class MNCMaskHead(nn.Module):
         return logits.reshape(-1, self.mask_side, self.mask_side)
 
 
-def joined_pathways(channels: int, global_context: bool) -> ShapeSpec:
+def joined_pathways(pathway_channels: int, global_context: bool) -> ShapeSpec:
     """Return the shape of what the categorising stage sees: both pathways, and with global context
     the box pathway of the whole image.
 
     Args:
-        channels: of one pathway.
+        pathway_channels: channels of one pathway.
+        global_context: as in `MNCROIHeads`.
     """
-    return ShapeSpec(channels=channels * (3 if global_context else 2))
+    return ShapeSpec(channels=pathway_channels * (3 if global_context else 2))
 
 
 class MNCOutputLayers(FastRCNNOutputLayers):
     """The categorising stage (Section 3.3): Detectron2's output layers with a second classifier.
 
-    `cls_score` classifies an instance by its box and mask (inference uses these scores only),
-    `box_cls_score` classifies the box, and `bbox_pred` refines the box for each class. All three
-    see the features of both pathways.
+    `cls_score` classifies an instance by its box and mask, `box_cls_score` classifies the box (at
+    inference, for `test_output="boxes"` only), and `bbox_pred` refines the box for each class. All
+    three see the features of both pathways.
     """
 
     @configurable

@@ -56,14 +56,16 @@ def mask_voting(
     mask_threshold: float = 0.4,
     topk: int = 100,
     score_thresh: float = 0.0,
+    binarize_before_voting: bool = False,
 ) -> Instances:
     """Return the detections of an image, each with the mask that the instances around it vote for.
 
     NMS first chooses the detections of each class. Then all R instances whose boxes have an IoU of
     at least `merge_iou` with a detection's box vote on each pixel of its mask. Their weights are
-    their scores for the detection's class, normalised to sum 1. An instance votes for a pixel if
-    its own mask, pasted into the image, reaches `mask_threshold` there. The pixel is set if the sum
-    of the votes reaches `mask_threshold`, too.
+    their scores for the detection's class, normalised to sum 1. The vote of an instance is the
+    probability that its own mask, pasted into the image, has there, as in the paper. With
+    `binarize_before_voting` it is 1 if this probability reaches `mask_threshold`, and 0 otherwise.
+    The pixel is set if the weighted sum of the votes reaches `mask_threshold`.
 
     Masks are pasted as `detectron2.layers.paste_masks_in_image` does it: bilinearly, with zeros
     around the outermost cells. On the CPU that function cuts masks off one or two pixels outside
@@ -85,6 +87,8 @@ def mask_voting(
         score_thresh: detections have higher scores than this; not negative. It saves time, and
             changes no other detection, as instances of all scores vote. A score of 0 is never a
             detection, because it leaves no weights to normalise.
+        binarize_before_voting: see above. The code that the authors released votes with
+            probabilities on GPUs, and with binarized masks on CPUs.
 
     Returns:
         D instances, by descending score, with "pred_boxes" (the tight boxes of the masks; x2 and y2
@@ -112,7 +116,7 @@ def mask_voting(
     weights /= weights.sum(dim=1, keepdim=True)
     # In half precision an average could fall on the other side of the threshold.
     with torch.autocast(boxes.device.type, enabled=False):
-        voted = _vote(boxes, masks, weights, image_size, mask_threshold)
+        voted = _vote(boxes, masks, weights, image_size, mask_threshold, binarize_before_voting)
     instances = Instances(
         image_size,
         pred_boxes=_tight_boxes(voted),
@@ -156,6 +160,7 @@ def _vote(
     weights: Tensor,
     image_size: tuple[int, int],
     mask_threshold: float,
+    binarize: bool,
 ) -> Tensor:
     """Return the masks (D, H, W) that R instances vote for with the weights (D, R).
 
@@ -186,8 +191,9 @@ def _vote(
             to_rows = _interpolation(boxes[here, 1::2], masks.shape[1], y, min(y + tile, height))
             to_columns = _interpolation(boxes[here, 0::2], masks.shape[2], x, min(x + tile, width))
             pasted = to_rows @ masks[here] @ to_columns.transpose(1, 2)
-            ballots = pasted.ge_(mask_threshold).flatten(start_dim=1)
-            shares = weights[detections][:, here] @ ballots
+            if binarize:
+                pasted.ge_(mask_threshold)
+            shares = weights[detections][:, here] @ pasted.flatten(start_dim=1)
             voted[detections, y : y + tile, x : x + tile] = (shares >= mask_threshold).unflatten(
                 1, pasted.shape[1:]
             )

@@ -18,19 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..poolers import ROIWarpPooler
-from .candidates import Candidates, suppress_class_boxes, suppress_rois, vote
 from .gradient_clamp import BoxGradientClamp, clamps_of, tell_loss_scale
 from .heads import MNCMaskHead, MNCOutputLayers
+from .inference import TEST_OUTPUTS, MNCInference, is_number_of_stages
 from .mask_loss import mask_areas, mask_loss
 from .rpn import check_box_gradients
 from .sampling import append_ground_truth, detach_background, draw_rois_of_images, match_rois
 
-TEST_OUTPUTS = ("voting", "nms", "boxes")
 BOX_GRADIENT_ROIS = ("positive", "all")
 
 
 @ROI_HEADS_REGISTRY.register()
-class MNCROIHeads(ROIHeads):
+class MNCROIHeads(MNCInference, ROIHeads):
     """Predicts masks without classes, then classes of boxes with their masks, then both again.
 
     Gradients of every stage flow through the coordinates of the boxes into the stages before, down
@@ -63,6 +62,7 @@ class MNCROIHeads(ROIHeads):
         test_output: str = "voting",
         nms_iou: float = 0.3,
         merge_iou: float = 0.5,
+        binarize_before_voting: bool = False,
         **kwargs,
     ):
         """
@@ -76,8 +76,9 @@ class MNCROIHeads(ROIHeads):
             predictor: takes the channels of both pathways, with global context those of `box_head`
                 twice.
             mask_in_features: the features that stage 2 sees; None for `in_features`.
-            num_stages: 3, 5, 7, ...
-            test_stages: how many stages inference runs, unless a call says otherwise; None for all.
+            num_stages: 3, 5, 7, ...: how many stages are trained.
+            test_stages: 3, 5, 7, ...: how many stages inference runs, unless a call says otherwise;
+                None for `num_stages`. As stages share their weights, it may be more than that.
             end_to_end: losses reach the stages before through the boxes. Needs proposals with
                 gradients.
             box_gradient_rois: the RoIs whose boxes have gradients in `end_to_end` training:
@@ -95,8 +96,10 @@ class MNCROIHeads(ROIHeads):
             mask_threshold: a pixel belongs to a mask if its probability is at least this.
             test_output: "voting" merges the candidates of all stages by mask voting, "nms" keeps
                 the best of them by box NMS with their masks, and "boxes" returns the boxes of the
-                box layers, without masks, for the box AP of the box layers.
-            nms_iou, merge_iou: of mask voting. The other outputs use the NMS of the predictor.
+                box layers with the scores of the box-level classifier, without masks, for the box
+                AP of the box layers.
+            nms_iou: of the NMS of all three, in place of the predictor's `test_nms_thresh`.
+            merge_iou, binarize_before_voting: of mask voting.
             kwargs: the arguments of `ROIHeads`, its `positive_fraction` excepted.
 
         Raises:
@@ -124,14 +127,15 @@ class MNCROIHeads(ROIHeads):
         self.test_output = test_output
         self.nms_iou = nms_iou
         self.merge_iou = merge_iou
+        self.binarize_before_voting = binarize_before_voting
         self._check_switches()
 
     def _check_switches(self) -> None:
         fractions, ious = self.sampling_fractions, self.sampling_ious
-        choices = [None, *self.test_stage_choices]
+        has_test_stages = self.test_stages is None or is_number_of_stages(self.test_stages)
         for name, is_valid, rule in (
-            ("num_stages", self.num_stages in self.test_stage_choices, "be 3, 5, 7, ..."),
-            ("test_stages", self.test_stages in choices, f"be one of {choices}"),
+            ("num_stages", is_number_of_stages(self.num_stages), "be 3, 5, 7, ..."),
+            ("test_stages", has_test_stages, "be None, 3, 5, 7, ..."),
             ("test_output", self.test_output in TEST_OUTPUTS, f"be one of {TEST_OUTPUTS}"),
             (
                 "box_gradient_rois",
@@ -146,6 +150,13 @@ class MNCROIHeads(ROIHeads):
         ):
             if not is_valid:
                 raise ValueError(f"{name}={getattr(self, name)!r} must {rule}")
+        nms_thresh = self.predictor.test_nms_thresh
+        if nms_thresh not in (get_cfg().MODEL.ROI_HEADS.NMS_THRESH_TEST, self.nms_iou):
+            raise ValueError(
+                f"test_nms_thresh={nms_thresh} of the predictor (MODEL.ROI_HEADS.NMS_THRESH_TEST)"
+                " has no effect on MNCROIHeads: set nms_iou (MODEL.ROI_MNC_HEAD.NMS_IOU), now"
+                f" {self.nms_iou}"
+            )
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -195,12 +206,8 @@ class MNCROIHeads(ROIHeads):
             "test_output": mnc.TEST_OUTPUT,
             "nms_iou": mnc.NMS_IOU,
             "merge_iou": mnc.MERGE_IOU,
+            "binarize_before_voting": mnc.BINARIZE_BEFORE_VOTING,
         }
-
-    @property
-    def test_stage_choices(self) -> range:
-        """The values of `test_stages`, apart from None."""
-        return range(3, self.num_stages + 1, 2)
 
     def forward(self, images, features, proposals, targets=None):
         """Return detections and losses, one of them empty; see `ROIHeads.forward`.
@@ -210,95 +217,6 @@ class MNCROIHeads(ROIHeads):
         if self.training:
             return self._train(features, proposals, targets)
         return self.detect(features, proposals), {}
-
-    def detect(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        *,
-        test_stages: int | None = None,
-    ) -> list[Instances]:
-        """Return the detections of N images; the arguments are those of `find_candidates`.
-
-        See `merge` for their fields.
-        """
-        candidates = self.find_candidates(features, proposals, test_stages=test_stages)
-        sizes = [p.image_size for p in proposals]
-        return [self.merge(c, size) for c, size in zip(candidates, sizes, strict=True)]
-
-    def find_candidates(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        *,
-        test_stages: int | None = None,
-    ) -> list[list[Candidates]]:
-        """Return the candidates of N images, an item for each pair of stages that ran.
-
-        Args:
-            features: from the backbone; maps (N, C, h, w).
-            proposals: N Instances with "proposal_boxes".
-            test_stages: how many stages run; None for the constructor's `test_stages`.
-
-        Raises:
-            ValueError: if there is no such number of stages.
-        """
-        if test_stages is None:
-            test_stages = self.test_stages or self.num_stages
-        if test_stages not in self.test_stage_choices:
-            raise ValueError(f"test_stages={test_stages} is none of {[*self.test_stage_choices]}")
-        boxes = [p.proposal_boxes for p in proposals]
-        image_sizes = [p.image_size for p in proposals]
-        clamp = BoxGradientClamp(self.max_box_gradient, len(proposals))
-        rounds = []
-        for stage in range(2, test_stages, 2):
-            if stage > 2:
-                boxes = self._refine(boxes, predictions, image_sizes, clamp)  # noqa: F821
-            mask_logits, predictions = self._run_stages(features, boxes, image_sizes)
-            scores, _, deltas = predictions
-            instances = [
-                Instances(size, proposal_boxes=b)
-                for b, size in zip(boxes, image_sizes, strict=True)
-            ]
-            rounds.append(
-                map(
-                    Candidates,
-                    [stage + 1] * len(boxes),
-                    [b.tensor for b in boxes],
-                    mask_logits.sigmoid().split(_numbers_of(boxes)),
-                    self.predictor.predict_probs((scores, deltas), instances),
-                    self.predictor.predict_boxes((scores, deltas), instances),
-                )
-            )
-        return [list(image) for image in zip(*rounds, strict=True)]
-
-    def merge(self, candidates: list[Candidates], image_size: tuple[int, int]) -> Instances:
-        """Return the detections of an image from the candidates of its stages.
-
-        The candidates may come from several models, or from several views of the image if their
-        boxes are in the same frame (`VotingEnsemble`).
-
-        Args:
-            candidates: of one image.
-            image_size: (H, W), in pixels.
-
-        Returns:
-            D instances with "pred_boxes", "scores", "pred_classes", and by `test_output`
-            "pred_masks": `ImageMasks` (D, H, W) for "voting", probabilities (D, 1, M, M) of the
-            inside of the boxes for "nms", none for "boxes".
-        """
-        if self.test_output == "nms":
-            return suppress_rois(candidates, image_size, self.predictor)
-        if self.test_output == "boxes":
-            return suppress_class_boxes(candidates, image_size, self.predictor)
-        return vote(
-            candidates,
-            image_size,
-            self.predictor,
-            nms_iou=self.nms_iou,
-            merge_iou=self.merge_iou,
-            mask_threshold=self.mask_threshold,
-        )
 
     def _train(
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]

@@ -1,0 +1,9 @@
+"""COCO's instances with short sides of 600 pixels, the long ones up to 1000, as MNC has."""
+
+from detectron2.model_zoo import get_config
+
+dataloader = get_config("common/data/coco.py").dataloader
+dataloader.train.mapper.augmentations[0].short_edge_length = (600,)
+dataloader.train.mapper.augmentations[0].max_size = 1000
+dataloader.test.mapper.augmentations[0].short_edge_length = 600
+dataloader.test.mapper.augmentations[0].max_size = 1000

@@ -1,0 +1,8 @@
+"""MNC, ZF net, three stages with shared features, not end to end. Published: mAP^r 52.2 at IoU 0.5.
+
+The stages are trained one after the other: docs/mnc.md has the commands.
+"""
+
+from .mnc_zf_3stage_voc import dataloader, lr_multiplier, model, optimizer, train
+
+model.roi_heads.end_to_end = False
