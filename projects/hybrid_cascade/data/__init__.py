@@ -16,13 +16,14 @@ from .datasets import (
     register_sbd,
     stuff_labels_of,
 )
-from .mappers import BoxAwareMapper, CopyPasteMapper, build_train_mapper
+from .mappers import BoxAwareMapper, CopyPasteMapper, PartialMasksMapper, build_train_mapper
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
 
 __all__ = [
     "BoxAwareMapper",
     "CopyPasteMapper",
     "DatasetError",
+    "PartialMasksMapper",
     "ZoomOut",
     "build_train_mapper",
     "check_dataset",

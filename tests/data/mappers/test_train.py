@@ -10,7 +10,7 @@ from detectron2.structures import BitMasks
 from detectron2.utils.env import seed_all_rng
 
 from hybrid_cascade import add_hybrid_cascade_config
-from hybrid_cascade.data import CopyPasteMapper, build_train_mapper
+from hybrid_cascade.data import CopyPasteMapper, PartialMasksMapper, build_train_mapper
 
 JITTER = "INPUT.LARGE_SCALE_JITTER."
 PASTE = "INPUT.COPY_PASTE."
@@ -33,7 +33,7 @@ def settings(mapper):
 def test_without_jitter_and_copy_paste_it_is_the_mapper_of_detectron2(scene, crop):
     cfg = config("INPUT.CROP.ENABLED", crop, "INPUT.FORMAT", "RGB")
     mapper = build_train_mapper(cfg, [])
-    assert type(mapper) is DatasetMapper
+    assert type(mapper) is PartialMasksMapper
     assert settings(mapper) == settings(DatasetMapper(cfg, is_train=True))
 
 

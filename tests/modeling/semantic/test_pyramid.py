@@ -208,7 +208,7 @@ def test_data_of_boxes_alone_trains(tmp_path, storage):
     inputs = [mapper(image), mapper({**image, "annotations": []})]
     instances = [x["instances"] for x in inputs]
     assert [len(i) for i in instances] == [2, 0] and not instances[0].has("gt_masks")
-    targets = model.semantic_targets(inputs, instances, (96, 128))
+    targets = model.semantic_targets(inputs, instances, (96, 128), "cpu")
     assert (targets[0] == 3).sum() == 64 * 64 and (targets[0] == 8).sum() == 96 * 128 - 64 * 64
     assert (targets[1] == 8).all()
     losses = model(inputs)

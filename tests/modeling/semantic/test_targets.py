@@ -67,29 +67,53 @@ def test_a_mask_of_one_pixel_is_painted(make_ground_truth):
 def batch(make_ground_truth):
     sem_seg = torch.full((20, 30), 2)
     instances = [make_ground_truth(20, 30, [[0, 0, 10, 10]], [1])] * 2
-    return [{"sem_seg": sem_seg, "file_name": "a.jpg"}, {"file_name": "b.jpg"}], instances
+    image = torch.zeros(3, 20, 30)
+    inputs = [{"sem_seg": sem_seg, "file_name": "a.jpg"}, {"file_name": "b.jpg"}]
+    return [{"image": image, **x} for x in inputs], instances
 
 
 def test_auto_reads_the_map_of_an_image_that_has_one_and_paints_the_others(make_ground_truth):
-    targets = make("auto")(*batch(make_ground_truth), (32, 32))
+    targets = make("auto")(*batch(make_ground_truth), (32, 32), "cpu")
     assert (targets[0, :20, :30] == 2).all()
     assert targets[1, 2, 2] == 1 and targets[1, 15, 15] == 5
 
 
 def test_instances_paints_also_where_there_is_a_map(make_ground_truth):
-    targets = make("instances")(*batch(make_ground_truth), (32, 32))
+    targets = make("instances")(*batch(make_ground_truth), (32, 32), "cpu")
     assert targets[0, 2, 2] == 1
 
 
 def test_padding_is_ignored(make_ground_truth):
-    targets = make("auto")(*batch(make_ground_truth), (32, 64))
+    targets = make("auto")(*batch(make_ground_truth), (32, 64), "cpu")
     assert targets.shape == (2, 32, 64)
     assert (targets[:, 20:] == IGNORE).all() and (targets[:, :, 30:] == IGNORE).all()
 
 
+def test_where_an_instance_has_a_box_and_no_mask_pixels_are_ignored(make_ground_truth):
+    # A large instance without a mask over two with masks: one in its box, one that it overlaps.
+    boxes = [[0, 0, 20, 20], [4, 4, 12, 12], [16, 0, 32, 8]]
+    for bitmasks in (True, False):
+        instances = make_ground_truth(24, 40, boxes, [3, 1, 2], bitmasks)
+        instances.gt_has_mask = torch.tensor([False, True, True])
+        target = make().paint(instances)
+        masked = [make_ground_truth(24, 40, [b], [0], True).gt_masks.tensor[0] for b in boxes]
+        assert (target[masked[1]] == 1).all() and (target[masked[2]] == 2).all()
+        ignored = masked[0] & ~masked[1] & ~masked[2]
+        assert ((target == IGNORE) == ignored).all()
+        assert (target[~(masked[0] | masked[1] | masked[2])] == 5).all()
+
+
+@pytest.mark.parametrize("source", ["auto", "instances"])
+def test_an_image_without_instance_labels_is_read_or_ignored(make_ground_truth, source):
+    inputs, _ = batch(make_ground_truth)
+    targets = make(source)(inputs, [None, None], (32, 32), "cpu")
+    assert (targets[1] == IGNORE).all()
+    assert (targets[0, :20, :30] == (2 if source == "auto" else IGNORE)).all()
+
+
 def test_a_missing_map_is_an_error_that_names_the_image(make_ground_truth):
     with pytest.raises(ValueError, match="b.jpg has no label map"):
-        make("sem_seg")(*batch(make_ground_truth), (32, 32))
+        make("sem_seg")(*batch(make_ground_truth), (32, 32), "cpu")
 
 
 @pytest.mark.parametrize("value", [6, -1])
@@ -98,7 +122,7 @@ def test_a_value_out_of_range_is_an_error_that_names_file_and_value(make_ground_
     inputs[0]["sem_seg"][3, 4] = value
     inputs[0]["sem_seg"][5, 5] = IGNORE
     with pytest.raises(ValueError, match=f"a.jpg has the value {value}"):
-        make()(inputs, instances, (32, 32))
+        make()(inputs, instances, (32, 32), "cpu")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from .box_aware import BoxAwareMapper
 from .copy_paste import CopyPasteMapper
+from .partial_masks import PartialMasksMapper
 from .train import build_train_mapper
 
-__all__ = ["BoxAwareMapper", "CopyPasteMapper", "build_train_mapper"]
+__all__ = ["BoxAwareMapper", "CopyPasteMapper", "PartialMasksMapper", "build_train_mapper"]

@@ -3,19 +3,20 @@
 import copy
 
 import numpy as np
-from detectron2.data import DatasetMapper
 from detectron2.data.transforms import AugInput, TransformList
 from detectron2.structures import BoxMode
 
+from .partial_masks import PartialMasksMapper
 
-class BoxAwareMapper(DatasetMapper):
-    """`DatasetMapper` that passes the boxes to its augmentations.
+
+class BoxAwareMapper(PartialMasksMapper):
+    """`PartialMasksMapper` that passes the boxes to its augmentations.
 
     Without boxes, Detectron2's `MinIoURandomCrop` does nothing, without an error or a warning.
     """
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """Map an image as `DatasetMapper` does. Boxes of crowds are not passed on."""
+        """Map an image as `PartialMasksMapper` does. Boxes of crowds are not passed on."""
         boxes = [
             BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS)
             for x in dataset_dict.get("annotations", [])

@@ -64,8 +64,9 @@ class CopyPasteMapper:
             dataset_dict: the image to paste into.
 
         Returns:
-            What the wrapped mapper returns. "instances" always have "gt_boxes", "gt_classes" and
-            "gt_masks", the latter as `BitMasks`.
+            What the wrapped mapper returns. "instances" always have "gt_boxes", "gt_classes",
+            "gt_masks", as `BitMasks`, and "gt_has_mask" (see `PartialMasksMapper`). Instances
+            without a mask are not pasted.
 
         Raises:
             ValueError: if instances have no masks, or fields that cannot be updated, such as
@@ -94,7 +95,9 @@ class CopyPasteMapper:
                     "use_instance_mask=True in the mapper"
                 )
             instances.gt_masks = BitMasks(torch.zeros(0, *instances.image_size, dtype=torch.bool))
-        extra = set(instances.get_fields()) - {"gt_boxes", "gt_classes", "gt_masks"}
+        if not instances.has("gt_has_mask"):
+            instances.gt_has_mask = torch.ones(len(instances), dtype=torch.bool)
+        extra = set(instances.get_fields()) - {"gt_boxes", "gt_classes", "gt_masks", "gt_has_mask"}
         if extra:
             raise ValueError(f"Copy-Paste can't update {sorted(extra)} of {file_name}")
         if not isinstance(instances.gt_masks, BitMasks):
@@ -108,10 +111,12 @@ class CopyPasteMapper:
 
         Images of different sizes are aligned at their upper left corners.
         """
-        number = np.random.randint(min(len(source["instances"]), self.max_instances) + 1)
-        chosen = np.random.permutation(len(source["instances"]))[:number]
+        candidates = source["instances"]
+        candidates = candidates[candidates.gt_has_mask]
+        number = np.random.randint(min(len(candidates), self.max_instances) + 1)
+        chosen = np.random.permutation(len(candidates))[:number]
         height, width = target["instances"].image_size
-        pasted = _resize_canvas(source["instances"][torch.as_tensor(chosen)], height, width)
+        pasted = _resize_canvas(candidates[torch.as_tensor(chosen)], height, width)
         covered = pasted.gt_masks.tensor.any(dim=0)  # (H, W), all False if nothing is pasted
         target["instances"] = Instances.cat([_cut(target["instances"], ~covered), pasted])
         image = _fit(source["image"], height, width, 0)

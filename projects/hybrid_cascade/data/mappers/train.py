@@ -7,10 +7,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 
 from .copy_paste import CopyPasteMapper
+from .partial_masks import PartialMasksMapper
 
 
 def build_train_mapper(cfg: CfgNode, dataset: Sequence[dict]) -> DatasetMapper | CopyPasteMapper:
-    """Return Detectron2's mapper, with INPUT.LARGE_SCALE_JITTER and INPUT.COPY_PASTE if enabled.
+    """Return a `PartialMasksMapper`, with INPUT.LARGE_SCALE_JITTER and INPUT.COPY_PASTE if enabled.
 
     Large-scale jitter (arXiv 2012.07177) replaces the resizing to INPUT.MIN_SIZE_TRAIN. Flips, and
     crops before the resizing, are kept. Boxes are then computed from the augmented masks, if there
@@ -34,7 +35,7 @@ def build_train_mapper(cfg: CfgNode, dataset: Sequence[dict]) -> DatasetMapper |
             T.FixedSizeCrop((size, size), pad=jitter.PAD, seg_pad_value=ignore_value),
         ]
         args["recompute_boxes"] = cfg.MODEL.MASK_ON
-    mapper = DatasetMapper(**args)
+    mapper = PartialMasksMapper(**args)
     if not pasting.ENABLED:
         return mapper
     if not cfg.MODEL.MASK_ON:

@@ -69,7 +69,10 @@ class CascadeTraining:
                         targets_per_image.gt_boxes, proposals_per_image.proposal_boxes
                     )
                     matched_idxs, _ = self.proposal_matchers[stage](overlaps)
-                    proposals_per_image.gt_masks = targets_per_image.gt_masks[matched_idxs]
+                    for name in ("gt_masks", "gt_has_mask"):
+                        if targets_per_image.has(name):
+                            value = targets_per_image.get(name)[matched_idxs]
+                            proposals_per_image.set(name, value)
         return proposals
 
     def _resample(
@@ -101,6 +104,8 @@ class CascadeTraining:
         self, features: dict[str, torch.Tensor], proposals: list[Instances], stage: int
     ) -> torch.Tensor:
         instances, _ = select_foreground_proposals(proposals, self.num_classes)
+        # Those of mixed data, see `PartialMasksMapper`.
+        instances = [i[i.gt_has_mask] if i.has("gt_has_mask") else i for i in instances]
         index = self.mask_head_of_stage[stage]
         boxes = [i.proposal_boxes for i in instances]
         classes = cat([i.gt_classes for i in instances])

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_backbone
 from detectron2.modeling.proposal_generator import build_proposal_generator
 from detectron2.modeling.roi_heads import build_roi_heads
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
@@ -105,7 +106,8 @@ class SemanticRCNN(GeneralizedRCNN):
         """Train or detect as `GeneralizedRCNN.forward`.
 
         Args:
-            batched_inputs: N dicts; in training they may have "sem_seg", (H, W) labels.
+            batched_inputs: N dicts; in training they have "instances", "sem_seg", (H, W) labels, or
+                both. Images without "instances" train the semantic branch only.
 
         Returns:
             In training the losses, among them "loss_sem_seg"; at inference a dict for each image
@@ -115,14 +117,46 @@ class SemanticRCNN(GeneralizedRCNN):
         if not self.training:
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs)
-        gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
-        targets = self.semantic_targets(batched_inputs, gt_instances, images.tensor.shape[-2:])
+        gt_instances = [
+            x["instances"].to(self.device) if "instances" in x else None for x in batched_inputs
+        ]
+        targets = self.semantic_targets(
+            batched_inputs, gt_instances, images.tensor.shape[-2:], self.device
+        )
         features, _, semantic_losses = self.semantic_branch(self.backbone(images.tensor), targets)
+        detector_losses = self._train_detector(batched_inputs, images, features, gt_instances)
+        return {**semantic_losses, **detector_losses}
+
+    def _train_detector(
+        self,
+        batched_inputs: list[dict],
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        gt_instances: list[Instances | None],
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of the RPN and the ROI heads, on the images with instance labels.
+
+        Without such an image they are 0. Their gradients, which `DistributedDataParallel` waits
+        for, are then 0, too.
+        """
+        index = [i for i, instances in enumerate(gt_instances) if instances is not None]
+        is_labelled = len(index) > 0
+        if not is_labelled:
+            index = [0]
+            nothing = annotations_to_instances([], images.image_sizes[0])
+            batched_inputs = [{**batched_inputs[0], "instances": nothing}]
+            gt_instances = [nothing.to(self.device)]
+        if len(index) < len(images):
+            images = ImageList(images.tensor[index], [images.image_sizes[i] for i in index])
+            features = {name: maps[index] for name, maps in features.items()}
+            batched_inputs = [batched_inputs[i] for i in index]
+            gt_instances = [gt_instances[i] for i in index]
         proposals, proposal_losses = propose(self, images, features, batched_inputs, gt_instances)
-        _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
+        _, roi_losses = self.roi_heads(images, features, proposals, gt_instances)
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
-        return {**semantic_losses, **proposal_losses, **detector_losses}
+        losses = {**proposal_losses, **roi_losses}
+        return losses if is_labelled else {name: 0 * loss for name, loss in losses.items()}
 
     def inference(
         self,

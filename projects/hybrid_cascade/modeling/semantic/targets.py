@@ -15,7 +15,8 @@ class SemanticTargets:
 
     Other implementations of HTC can't train the semantic branch on a dataset without label maps.
     Here, a missing map is painted from the instances of the image: each pixel gets the class of the
-    smallest instance that covers it.
+    smallest instance that covers it. Where an instance has a box, but no mask ("gt_has_mask" is
+    False), pixels that no other mask covers are ignored.
     """
 
     @configurable
@@ -81,15 +82,21 @@ class SemanticTargets:
         }
 
     def __call__(
-        self, batched_inputs: list[dict], instances: list[Instances], size: tuple[int, int]
+        self,
+        batched_inputs: list[dict],
+        instances: list[Instances | None],
+        size: tuple[int, int],
+        device: torch.device | str,
     ) -> torch.Tensor:
         """Read or paint the label map of each image.
 
         Args:
             batched_inputs: N dicts of Detectron2's mapper, with "sem_seg" (H, W) if the image has a
                 label map.
-            instances: the ground truth of each image, on the device of the model.
+            instances: the ground truth of each image, on `device`; None for an image without
+                instance labels. If it has no label map either, all of it is ignored.
             size: height and width of the padded batch.
+            device: that of the model.
 
         Returns:
             (N, height, width) int64 labels, `ignore_value` in the padding.
@@ -100,11 +107,11 @@ class SemanticTargets:
         """
         targets = []
         for inputs, ground_truth in zip(batched_inputs, instances, strict=True):
-            device = ground_truth.gt_boxes.device
             target = torch.full(size, self.ignore_value, dtype=torch.long, device=device)
-            height, width = ground_truth.image_size
+            height, width = inputs["image"].shape[-2:]
             if self.source == "instances" or (self.source == "auto" and "sem_seg" not in inputs):
-                target[:height, :width] = self.paint(ground_truth)
+                if ground_truth is not None:
+                    target[:height, :width] = self.paint(ground_truth)
             else:
                 target[:height, :width] = self._read(inputs)
             targets.append(target)
@@ -133,7 +140,8 @@ class SemanticTargets:
 
         Args:
             instances: with "gt_classes" and "gt_masks"; without "gt_masks", with "gt_boxes", which
-                are painted instead.
+                are painted instead. Of those whose "gt_has_mask" is False, the "gt_masks" are
+                ignored, except where another instance is.
 
         Returns:
             (H, W) int64 labels.
@@ -153,6 +161,10 @@ class SemanticTargets:
         else:
             masks = instances.gt_masks.tensor
         labels = self.thing_labels.to(device)[instances.gt_classes]
+        if instances.has("gt_has_mask"):
+            is_painted = instances.gt_has_mask
+            target[masks[~is_painted].any(dim=0)] = self.ignore_value
+            masks, labels = masks[is_painted], labels[is_painted]
         for i in masks.flatten(1).sum(1).argsort(descending=True):
             target = torch.where(masks[i], labels[i], target)
         return target
