@@ -85,6 +85,8 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.NAME = "convnext_tiny"
     cfg.MODEL.TIMM.CHECKPOINT_PATH = ""  # weights of the whole model; "": start fresh
     cfg.MODEL.TIMM.FREEZE_NORM = False
+    cfg.MODEL.TIMM.OUT_NORM = ""  # a norm after each feature: "LN" for ConvNeXt
+    cfg.MODEL.TIMM.POOL_FIRST_BLOCK = True  # only for Res2Net; False: as in MMDetection
 
     # SSD. TEST.DETECTIONS_PER_IMAGE is Detectron2's. INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST should
     # be 0: the model resizes images itself.
