@@ -13,7 +13,7 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from omegaconf import DictConfig
 
 from hybrid_cascade.engine import load_config
-from hybrid_cascade.modeling import MNCROIHeads
+from hybrid_cascade.modeling import MNCROIHeads, TimmBackbone
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 resnet_stages = LazyConfig.load(str(CONFIGS / "common/backbones/resnet.py"), "resnet_stages")
@@ -113,6 +113,13 @@ def _shrink_backbone(backbone: DictConfig) -> bool:
         body.square_pad = 160
     elif body._target_ is RegNet:
         body.update(stem_width=8, w_0=24, w_a=31.41 / 4, w_m=2.24, group_width=8)
+    elif body._target_ is TimmBackbone:
+        if body.name.startswith("convnext"):
+            body.dims = [8, 16, 32, 64]
+        elif body.name.startswith("res2net"):
+            body.update(channels=[8, 16, 32, 64], stem_width=4)
+        elif body.name.startswith("hrnet"):
+            body.name = "hrnet_w18_small"
     elif body._target_ is ResNet and body is not backbone:
         if isinstance(body.stages, DictConfig):
             depth = body.stages.depth

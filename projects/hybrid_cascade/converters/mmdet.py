@@ -99,12 +99,14 @@ MMDET = Source(
         r"^ema_": "the moving average of the weights, a second set",
     },
     preprocessing=(TORCHVISION, MSRA),
-    # MMDetection averages the stages' class logits. Since 3.0 it takes the last stage's masks.
-    lazy_settings="model.roi_heads.average_logits=True model.roi_heads.average_masks=False "
-    f'"model.roi_heads.box_predictors.2.box2box_transform.weights={LAST_STAGE_WEIGHTS}"',
-    yaml_settings="MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS True MODEL.ROI_HTC_HEAD.AVERAGE_MASKS False "
+    # MMDetection averages the stages' class logits. Since 3.0, HTC takes the last stage's masks.
+    lazy_settings="model.roi_heads.average_logits=True "
+    f'"model.roi_heads.box_predictors.2.box2box_transform.weights={LAST_STAGE_WEIGHTS}"'
+    "; an HTC also with model.roi_heads.average_masks=False",
+    yaml_settings="MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS True "
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS "
-    f'"((10,10,5,5),(20,20,10,10),{LAST_STAGE_WEIGHTS})"',
+    f'"((10,10,5,5),(20,20,10,10),{LAST_STAGE_WEIGHTS})"'
+    "; an HTC also with MODEL.ROI_HTC_HEAD.AVERAGE_MASKS False",
     refuse=_refuse,
     adapt=_adapt,
     check=check_res2net,

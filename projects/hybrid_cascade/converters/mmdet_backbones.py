@@ -139,8 +139,8 @@ def reorder_patch_merging(state_dict: Mapping[str, torch.Tensor]) -> dict[str, t
     """Return the tensors with the input channels of Swin's patch merging in the authors' order.
 
     A merged pixel has four times C channels, of 2 x 2 pixels. MMDetection's own module unfolds
-    them: channel by channel, each with its pixels row by row. The authors and Detectron2 concatenate
-    the C channels of the pixels, column by column.
+    them: channel by channel, each with its pixels row by row. The authors and Detectron2
+    concatenate the C channels of the pixels, column by column.
     """
     return {
         name: _pixels_first(tensor) if _PATCH_MERGING.fullmatch(name) else tensor
