@@ -84,7 +84,8 @@ def shrink(model: DictConfig) -> None:
             model.semantic_branch.conv_dim = 16
     elif heads._target_ is StandardROIHeads:
         model.backbone.out_channels = model.proposal_generator.head.in_channels = 16
-        model.semantic_branch.conv_dim = 16
+        if "semantic_branch" in model:
+            model.semantic_branch.conv_dim = 16
         heads.box_head.fc_dims = [16, 16]
         heads.box_head.input_shape.channels = heads.box_predictor.input_shape.channels = 16
         if "mask_head" in heads:

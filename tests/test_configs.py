@@ -76,6 +76,9 @@ def test_every_config_trains_a_step_and_infers(path, inputs, storage):
             part.weight *= 0.5  # without ImageNet's, the output of a hundred layers would explode
         if hasattr(part, "test_score_thresh"):
             part.test_score_thresh = 0.0
+    targets = getattr(model, "semantic_targets", None)
+    if targets is not None and targets.source == "sem_seg":
+        inputs[0]["sem_seg"] = torch.randint(0, targets.num_classes, inputs[0]["image"].shape[1:])
     [output] = check_it_runs(model, inputs[:1])
     found = output["instances"]
     assert len(found) > 0 and found.scores.isfinite().all()

@@ -17,8 +17,7 @@ from ..common.train import train
 use_swin(model, "T")
 use_4conv1fc_box_heads(model, norm="SyncBN")
 use_giou_loss(model, weight=10.0)
-for predictor in model.roi_heads.box_predictors:
-    predictor.cls_agnostic_bbox_reg = False
+model.roi_heads.box_predictors[0].cls_agnostic_bbox_reg = False  # of all stages
 optimizer = swin_optimizer()
 dataloader.train.mapper.augmentations = multi_scale_crop()
 train.amp.enabled = True
