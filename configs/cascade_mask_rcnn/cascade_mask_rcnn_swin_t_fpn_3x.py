@@ -18,6 +18,9 @@ use_swin(model, "T")
 use_4conv1fc_box_heads(model, norm="SyncBN")
 use_giou_loss(model, weight=10.0)
 model.roi_heads.box_predictors[0].cls_agnostic_bbox_reg = False  # of all stages
+# RoIs and anchors of the training as in MMDetection.
+model.roi_heads.resample_stages = True
+model.proposal_generator.anchor_boundary_thresh = 0
 optimizer = swin_optimizer()
 dataloader.train.mapper.augmentations = multi_scale_crop()
 train.amp.enabled = True

@@ -43,6 +43,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.NUM_CLASSES = 0
     cfg.MODEL.SEMANTIC_BRANCH.CONV_DIM = 256
     cfg.MODEL.SEMANTIC_BRANCH.NUM_CONVS = 4
+    cfg.MODEL.SEMANTIC_BRANCH.NORM = ""  # of its convolutions: "SyncBN"
     cfg.MODEL.SEMANTIC_BRANCH.LOSS_WEIGHT = 0.2
     cfg.MODEL.SEMANTIC_BRANCH.LOSS_MEAN = "labelled"  # or "all", as in MMDetection
     cfg.MODEL.SEMANTIC_BRANCH.LABEL_SAMPLING = "center"  # or "corner", as in MMDetection
@@ -120,6 +121,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
 
     # With --eval-only: weights of more models, which detect together with that of MODEL.WEIGHTS.
     # TEST.AUG gives the views of each image.
+    cfg.TEST.AUG.MAX_SIZES = ()  # a bound for each of MIN_SIZES, in place of MAX_SIZE
     cfg.TEST.CHECKPOINTS = []
     # How many images of the test dataset are drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6
