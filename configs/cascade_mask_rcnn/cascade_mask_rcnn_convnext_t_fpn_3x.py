@@ -1,8 +1,8 @@
 """Cascade Mask R-CNN, ConvNeXt-T-FPN, 36 epochs, with MMDetection's heads and augmentation.
 
 Published by MMDetection: box AP 50.3, mask AP 43.6 on COCO val2017. docs/checkpoints.md has the
-command that converts the published weights. It trains with a learning rate that decays from layer
-to layer; here all layers have the same. `model.backbone.bottom_up.checkpoint_path=FILE` loads
+command that converts the published weights. MMDetection trains with a learning rate of 2e-4 that
+decays from layer to layer; here it is Swin's, 1e-4 for all layers. `model.backbone.bottom_up.checkpoint_path=FILE` loads
 timm's ImageNet weights.
 """
 
