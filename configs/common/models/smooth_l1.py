@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 
 def use_smooth_l1(model: DictConfig) -> None:
-    """Use it in Faster or Mask R-CNN: quadratic below 1 in the heads, as published, 1/9 in the RPN.
+    """Use it in Faster or Mask R-CNN: quadratic below 1 in the heads, as there, 1/9 in the RPN.
 
     Cascades of these configs have it already.
     """
