@@ -13,7 +13,7 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from omegaconf import DictConfig
 
 from hybrid_cascade.engine import load_config
-from hybrid_cascade.modeling import MNCROIHeads
+from hybrid_cascade.modeling import MNCROIHeads, TimmBackbone
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 resnet_stages = LazyConfig.load(str(CONFIGS / "common/backbones/resnet.py"), "resnet_stages")
@@ -84,7 +84,8 @@ def shrink(model: DictConfig) -> None:
             model.semantic_branch.conv_dim = 16
     elif heads._target_ is StandardROIHeads:
         model.backbone.out_channels = model.proposal_generator.head.in_channels = 16
-        model.semantic_branch.conv_dim = 16
+        if "semantic_branch" in model:
+            model.semantic_branch.conv_dim = 16
         heads.box_head.fc_dims = [16, 16]
         heads.box_head.input_shape.channels = heads.box_predictor.input_shape.channels = 16
         if "mask_head" in heads:
@@ -113,6 +114,13 @@ def _shrink_backbone(backbone: DictConfig) -> bool:
         body.square_pad = 160
     elif body._target_ is RegNet:
         body.update(stem_width=8, w_0=24, w_a=31.41 / 4, w_m=2.24, group_width=8)
+    elif body._target_ is TimmBackbone:
+        if body.name.startswith("convnext"):
+            body.dims = [8, 16, 32, 64]
+        elif body.name.startswith("res2net"):
+            body.update(channels=[8, 16, 32, 64], stem_width=4)
+        elif body.name.startswith("hrnet"):
+            body.name = "hrnet_w18_small"
     elif body._target_ is ResNet and body is not backbone:
         if isinstance(body.stages, DictConfig):
             depth = body.stages.depth

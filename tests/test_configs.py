@@ -11,8 +11,11 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from detectron2.solver import build_optimizer
+from torch import nn
 
 from hybrid_cascade.engine import build_model, load_config
+from hybrid_cascade.engine.run_config import as_run_config
+from hybrid_cascade.layers.deform_conv import DeformBottleneckBlock
 from hybrid_cascade.modeling import MNCMaskHead, SemanticPyramid, SemanticRCNN
 
 from .small_configs import CONFIGS, load_small
@@ -56,7 +59,7 @@ def test_every_config_loads_and_builds_what_its_name_says(path):
         if depth in name:
             assert len(getattr(model.backbone, "bottom_up", model.backbone).res4) == blocks
     if "x101" in name:
-        groups = int(name.split("_")[2 if name.startswith("htc") else 4].split("x")[0])
+        groups = next(int(part.split("x")[0]) for part in name.split("_") if part.endswith("x4d"))
         assert model.backbone.bottom_up.res2[0].conv2.groups == groups
     for backbone, (width, blocks) in TRANSFORMERS.items():
         if backbone in name:
@@ -76,6 +79,9 @@ def test_every_config_trains_a_step_and_infers(path, inputs, storage):
             part.weight *= 0.5  # without ImageNet's, the output of a hundred layers would explode
         if hasattr(part, "test_score_thresh"):
             part.test_score_thresh = 0.0
+    targets = getattr(model, "semantic_targets", None)
+    if targets is not None and targets.source == "sem_seg":
+        inputs[0]["sem_seg"] = torch.randint(0, targets.num_classes, inputs[0]["image"].shape[1:])
     [output] = check_it_runs(model, inputs[:1])
     found = output["instances"]
     assert len(found) > 0 and found.scores.isfinite().all()
@@ -302,3 +308,56 @@ def test_the_yaml_of_ssd_resizes_nothing_before_the_model():
         aug_input = T.AugInput(np.zeros((50, 70, 3), dtype=np.uint8))
         augmentations(aug_input)
         assert aug_input.image.shape == (50, 70, 3)
+
+
+def test_the_challenge_config_has_the_extensions_of_the_paper():
+    cfg = load_config(str(CONFIGS / "htc" / "htc_challenge_x101_64x4d_fpn_dcn_20e.py"))
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    resnet = model.backbone.bottom_up
+    for stage in (resnet.res3, resnet.res4, resnet.res5):
+        assert all(isinstance(block, DeformBottleneckBlock) for block in stage)
+        assert all(isinstance(block.conv3.norm, nn.SyncBatchNorm) for block in stage)
+    assert not any(isinstance(part, nn.SyncBatchNorm) for part in resnet.res2.modules())
+    for part in (model.backbone.fpn_output2, *model.semantic_branch.convs):
+        assert isinstance(part.norm, nn.SyncBatchNorm)
+    for head in model.roi_heads.mask_head:
+        assert isinstance(head.mask_fcn1.norm, nn.SyncBatchNorm)
+    test_time = cfg.train.test_time
+    sizes = list(zip(test_time.short_sides, test_time.max_size, strict=True))
+    assert sizes == [(600, 900), (800, 1200), (1000, 1500), (1200, 1800), (1400, 2100)]
+    assert test_time.flip
+
+
+def test_a_bound_for_each_size_can_be_given_on_the_command_line():
+    path = str(CONFIGS / "htc" / "htc_r50_fpn_1x.py")
+    sizes = ["train.test_time.short_sides=[600,800]", "train.test_time.max_size=[900,1200]"]
+    options = as_run_config(load_config(path, sizes)).inference_options
+    assert list(options.max_size) == [900, 1200]
+
+
+@pytest.mark.parametrize("backbone", ["swin", "convnext"])
+def test_published_cascades_of_these_backbones_regress_boxes_for_each_class(backbone):
+    cfg = load_config(
+        str(CONFIGS / "cascade_mask_rcnn" / f"cascade_mask_rcnn_{backbone}_t_fpn_3x.py")
+    )
+    with torch.device("meta"), patch("torch.linspace", partial(torch.linspace, device="cpu")):
+        model = instantiate(cfg.model)
+    for predictor, head in zip(
+        model.roi_heads.box_predictor, model.roi_heads.box_head, strict=True
+    ):
+        assert predictor.bbox_pred.out_features == 4 * 80
+        assert predictor.box_reg_loss_type == "giou"
+        assert isinstance(head.conv4.norm, nn.SyncBatchNorm) and not hasattr(head, "fc2")
+    assert model.roi_heads.resample_stages
+
+
+def test_half_of_the_images_are_cropped_before_they_are_resized():
+    cfg = load_config(str(CONFIGS / "cascade_mask_rcnn" / "cascade_mask_rcnn_swin_t_fpn_3x.py"))
+    flip, crop, resize = instantiate(cfg.dataloader.train.mapper.augmentations)
+    assert isinstance(flip, T.RandomFlip) and crop.prob == 0.5
+    image = np.zeros((640, 480, 3), dtype=np.uint8)
+    crop.aug(crop_input := T.AugInput(image))
+    assert all(384 <= side <= 600 for side in crop_input.image.shape[:2])
+    resize(whole := T.AugInput(image))
+    assert 480 <= min(whole.image.shape[:2]) <= 800 and max(whole.image.shape[:2]) <= 1333

@@ -1,12 +1,11 @@
-"""Cascade R-CNN with SFPN, ResNet-101, 12 epochs.
+"""Cascade R-CNN with SFPN, ResNet-101, 12 epochs. It needs COCO-Stuff's label maps.
 
 Box AP on COCO test-dev in the paper, with FPN and with SFPN: 42.4, 43.5.
 """
 
 from hybrid_cascade import use_semantic_pyramid
 
-from ..common.models.cascade_rcnn_fpn import model
-from .faster_rcnn_r101_sfpn_1x import dataloader, lr_multiplier, optimizer, train
+from ..common.data.coco_stuff import dataloader
+from .cascade_rcnn_r101_fpn_1x import lr_multiplier, model, optimizer, train
 
-model.backbone.bottom_up.stages.depth = 101
-use_semantic_pyramid(model, source="instances")
+use_semantic_pyramid(model, num_classes=183, source="sem_seg")

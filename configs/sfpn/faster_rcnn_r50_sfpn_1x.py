@@ -1,14 +1,11 @@
-"""Faster R-CNN with SFPN, ResNet-50, 12 epochs. It needs COCO's instances only.
+"""Faster R-CNN with SFPN, ResNet-50, 12 epochs. It needs COCO-Stuff's label maps.
 
 Box AP on COCO test-dev in the paper, with FPN and with SFPN: 36.5, 38.3.
 """
 
 from hybrid_cascade import use_semantic_pyramid
 
-from ..common.coco_1x import lr_multiplier, optimizer, train
-from ..common.data.coco import dataloader
-from ..common.models.faster_rcnn_fpn import model
+from ..common.data.coco_stuff import dataloader
+from .faster_rcnn_r50_fpn_1x import lr_multiplier, model, optimizer, train
 
-train.init_checkpoint = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
-
-use_semantic_pyramid(model, source="instances")
+use_semantic_pyramid(model, num_classes=183, source="sem_seg")

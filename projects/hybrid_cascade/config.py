@@ -43,6 +43,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SEMANTIC_BRANCH.NUM_CLASSES = 0
     cfg.MODEL.SEMANTIC_BRANCH.CONV_DIM = 256
     cfg.MODEL.SEMANTIC_BRANCH.NUM_CONVS = 4
+    cfg.MODEL.SEMANTIC_BRANCH.NORM = ""  # of its convolutions: "SyncBN"
     cfg.MODEL.SEMANTIC_BRANCH.LOSS_WEIGHT = 0.2
     cfg.MODEL.SEMANTIC_BRANCH.LOSS_MEAN = "labelled"  # or "all", as in MMDetection
     cfg.MODEL.SEMANTIC_BRANCH.LABEL_SAMPLING = "center"  # or "corner", as in MMDetection
@@ -88,6 +89,8 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.NAME = "convnext_tiny"
     cfg.MODEL.TIMM.CHECKPOINT_PATH = ""  # weights of the whole model; "": start fresh
     cfg.MODEL.TIMM.FREEZE_NORM = False
+    cfg.MODEL.TIMM.OUT_NORM = ""  # a norm after each feature: "LN" for ConvNeXt
+    cfg.MODEL.TIMM.POOL_FIRST_BLOCK = True  # only for Res2Net; False: as in MMDetection
 
     # SSD. TEST.DETECTIONS_PER_IMAGE is Detectron2's. INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST should
     # be 0: the model resizes images itself.
@@ -125,6 +128,7 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
 
     # With --eval-only: weights of more models, which detect together with that of MODEL.WEIGHTS.
     # TEST.AUG gives the views of each image.
+    cfg.TEST.AUG.MAX_SIZES = ()  # a bound for each of MIN_SIZES, in place of MAX_SIZE
     cfg.TEST.CHECKPOINTS = []
     # How many images of the test dataset are drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6

@@ -100,10 +100,12 @@ def test_norms_and_offsets_are_found_under_all_their_names():
         "neck.fpn_convs.0.bn.running_mean",
         "roi_head.bbox_head.2.shared_convs.0.gn.weight",
         "backbone.layer2.0.conv2_offset.bias",
+        "roi_head.semantic_head.lateral_convs.1.bn.weight",
     ) == [
         "backbone.fpn_output2.norm.running_mean",
         "roi_heads.box_head.2.conv1.norm.weight",
         "backbone.bottom_up.res3.0.conv2_offset.bias",
+        "semantic_branch.lateral_convs.p3.norm.weight",
     ]
 
 

@@ -84,6 +84,26 @@ def test_views_reach_the_model(cfg, model):
     assert joined.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 5 and joined.cfg.MODEL.MASK_ON
 
 
+@pytest.mark.parametrize("model", MODELS, indirect=True)
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        lazy(short_sides=[96, 128], max_size=[144, 192], flip=True),
+        yaml(
+            *("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (96, 128)),
+            *("TEST.AUG.MAX_SIZES", (144, 192), "TEST.AUG.MAX_SIZE", 1),
+        ),
+    ],
+)
+def test_each_size_of_a_config_can_have_a_bound_of_its_own(cfg, model):
+    joined = with_test_time_options(cfg, model)
+    if isinstance(joined, VotingEnsemble):
+        assert [r.max_size for r in joined.resizes] == [144, 192]
+        return
+    image = {"image": torch.zeros(3, 100, 1000), "height": 100, "width": 1000}
+    assert [v["image"].shape[2] for v in joined.tta_mapper(image)][::2] == [144, 192]
+
+
 @pytest.mark.parametrize("model", MODELS[1:], indirect=True)
 def test_each_view_is_seen_by_the_ensemble(model, other_checkpoint):
     joined = with_test_time_options(lazy(checkpoints=[other_checkpoint], flip=True), model)

@@ -13,7 +13,11 @@ _BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
 
 
 def resnet_stages(
-    depth: int, num_groups: int = 1, width_per_group: int = 64, deform: bool = False
+    depth: int,
+    num_groups: int = 1,
+    width_per_group: int = 64,
+    deform: bool = False,
+    norm: str = "FrozenBN",
 ) -> list:
     """Return res2 to res5 for `backbone.bottom_up.stages`; (101, 64, 4) is ResNeXt-101-64x4d.
 
@@ -23,6 +27,8 @@ def resnet_stages(
         width_per_group: channels of each group in res2; each following stage has twice as many.
         deform: make the 3x3 convolutions of res3 to res5 (c3-c5) deformable, version 1, with
             torchvision's operator.
+        norm: a norm of Detectron2's `get_norm`, such as "SyncBN". Blocks that are frozen get
+            "FrozenBN" in place of a batch norm.
     """
     stages = []
     for stage, num_blocks in enumerate(_BLOCKS[depth]):
@@ -42,7 +48,7 @@ def resnet_stages(
                 bottleneck_channels=num_groups * width_per_group * 2**stage,
                 out_channels=256 * 2**stage,
                 num_groups=num_groups,
-                norm="FrozenBN",
+                norm=norm,
                 stride_in_1x1=False,
             )
         )

@@ -27,9 +27,13 @@ def use_swin(model: DictConfig, size: str) -> None:
     model.backbone.in_features = ["p0", "p1", "p2", "p3"]
 
 
-def swin_weights(size: str) -> str:
-    """Return the address of the authors' weights: ImageNet-1K for T and S, 22K for B and L."""
-    return f"{_RELEASE}/{_WEIGHTS[size]}.pth?matching_heuristics=True"
+def swin_weights(size: str, imagenet_22k: bool = True) -> str:
+    """Return the address of the authors' weights: ImageNet-1K for T and S, 22K for B and L.
+
+    With `imagenet_22k=False`, those of B are for ImageNet-1K too. There are none for L.
+    """
+    name = _WEIGHTS[size] if imagenet_22k else _WEIGHTS[size].removesuffix("_22k")
+    return f"{_RELEASE}/{name}.pth?matching_heuristics=True"
 
 
 def swin_optimizer() -> DictConfig:

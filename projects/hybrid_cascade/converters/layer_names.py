@@ -34,11 +34,13 @@ class Layout:
         stages: T, the number of box stages of the cascade; 0 if the model is no cascade.
         vgg_heads: prefixes of the RoI heads whose fc1 and fc2 have the sizes of VGG-16's fully
             connected layers FC6 and FC7.
+        timm: whether the bottom-up networks are `TimmBackbone`s.
     """
 
     bottom_ups: tuple[str, ...] = ("backbone.bottom_up.",)
     stages: int = 3
     vgg_heads: tuple[str, ...] = ()
+    timm: bool = False
 
     @classmethod
     def of(cls, target: Mapping[str, torch.Tensor]) -> "Layout":
@@ -52,7 +54,10 @@ class Layout:
             if re.fullmatch(r"roi_heads\.(box|masked)_head\.fc1\.weight", name)
             and tensor.shape == (4096, 512 * 7 * 7)
         )
-        return cls(tuple(bottom_ups), len(stages), tuple(vgg_heads))
+        timm = any(
+            name.startswith(f"{bottom_up}net.") for bottom_up in bottom_ups for name in target
+        )
+        return cls(tuple(bottom_ups), len(stages), tuple(vgg_heads), timm)
 
 
 def resnet_names(name: str, layout: Layout) -> list[str]:

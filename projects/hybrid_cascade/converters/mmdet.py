@@ -1,4 +1,7 @@
-"""MMDetection 2.x and 3.x: HTC, Cascade Mask R-CNN and Mask R-CNN on ResNet-FPN."""
+"""MMDetection 2.x and 3.x: HTC, Cascade Mask R-CNN and Mask R-CNN on a feature pyramid.
+
+Also projects that are based on it, such as the Swin Transformer's object detection.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +9,12 @@ from collections.abc import Mapping
 import torch
 
 from .conversion import Layout, Source
-from .layer_names import resnet_names
+from .mmdet_backbones import (
+    backbone_names,
+    check_res2net,
+    refuse_missing_parts,
+    reorder_patch_merging,
+)
 from .preprocessing import MSRA, TORCHVISION
 
 _HEADS = {
@@ -33,7 +41,7 @@ LAST_STAGE_WEIGHTS = "[30.30303,30.30303,14.925373,14.925373]"
 
 def _rename(name: str, layout: Layout) -> list[str]:
     if name.startswith("backbone."):
-        return resnet_names(name.removeprefix("backbone."), layout)
+        return backbone_names(name.removeprefix("backbone."), layout)
     # mmcv's ConvModule contains "conv", the convolution, and "bn" or "gn". Detectron2's Conv2d is
     # the convolution itself and contains "norm".
     name = re.sub(r"\.conv\.(\w+)$", r".\1", name)
@@ -41,6 +49,8 @@ def _rename(name: str, layout: Layout) -> list[str]:
     if match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d)\.(.+)", name):
         kind = "lateral" if match[1] == "lateral" else "output"
         return [f"backbone.fpn_{kind}{int(match[2]) + 2}.{match[3]}"]
+    if match := re.fullmatch(r"neck\.reduction_conv\.(.+)", name):
+        return [f"backbone.reduction_conv.{match[1]}"]
     if match := re.fullmatch(r"rpn_head\.(\w+)\.(\w+)", name):
         layer = _RPN.get(match[1])
         return [f"proposal_generator.rpn_head.{layer}.{match[2]}"] if layer else []
@@ -74,6 +84,13 @@ def _refuse(state_dict: Mapping[str, torch.Tensor]) -> None:
         )
 
 
+def _adapt(
+    state_dict: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor]:
+    refuse_missing_parts(state_dict, target)
+    return reorder_patch_merging(state_dict)
+
+
 MMDET = Source(
     title="MMDetection",
     rename=_rename,
@@ -82,11 +99,15 @@ MMDET = Source(
         r"^ema_": "the moving average of the weights, a second set",
     },
     preprocessing=(TORCHVISION, MSRA),
-    # MMDetection averages the stages' class logits. Since 3.0 it takes the last stage's masks.
-    lazy_settings="model.roi_heads.average_logits=True model.roi_heads.average_masks=False "
-    f'"model.roi_heads.box_predictors.2.box2box_transform.weights={LAST_STAGE_WEIGHTS}"',
-    yaml_settings="MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS True MODEL.ROI_HTC_HEAD.AVERAGE_MASKS False "
+    # MMDetection averages the stages' class logits. Since 3.0, HTC takes the last stage's masks.
+    lazy_settings="model.roi_heads.average_logits=True "
+    f'"model.roi_heads.box_predictors.2.box2box_transform.weights={LAST_STAGE_WEIGHTS}"'
+    "; an HTC also with model.roi_heads.average_masks=False",
+    yaml_settings="MODEL.ROI_HTC_HEAD.AVERAGE_LOGITS True "
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS "
-    f'"((10,10,5,5),(20,20,10,10),{LAST_STAGE_WEIGHTS})"',
+    f'"((10,10,5,5),(20,20,10,10),{LAST_STAGE_WEIGHTS})"'
+    "; an HTC also with MODEL.ROI_HTC_HEAD.AVERAGE_MASKS False",
     refuse=_refuse,
+    adapt=_adapt,
+    check=check_res2net,
 )

@@ -1,6 +1,6 @@
 """Models: a room for each, and what they share."""
 
-from .backbones import SSDVGG16, VGG16, ZF, SeparateBackbones, TimmBackbone
+from .backbones import HRFPN, SSDVGG16, VGG16, ZF, SeparateBackbones, TimmBackbone
 from .cascade import HTCROIHeads
 from .ensembles import RCNNEnsemble, RCNNWithTestTimeAugmentation, VotingEnsemble
 from .mnc import (
@@ -27,6 +27,7 @@ from .ssd import SSD, DefaultBoxes
 __all__ = [
     "DefaultBoxes",
     "FusedROIPooler",
+    "HRFPN",
     "HTCROIHeads",
     "ImageMasks",
     "MNCMaskHead",

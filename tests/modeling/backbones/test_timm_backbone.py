@@ -100,3 +100,38 @@ def test_a_config_builds_it_under_an_fpn():
         (1, 8, -(-64 // 2**level), -(-96 // 2**level)) for level in range(2, 7)
     ]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
+
+
+def test_a_norm_for_each_feature_normalizes_its_channels():
+    backbone = TimmBackbone("convnext_atto", out_norm="LN")
+    assert list(backbone.out_norms) == ["res2", "res3", "res4", "res5"]
+    for map_ in backbone(torch.rand(1, 3, 64, 64)).values():
+        assert map_.mean(dim=1).abs().max() < 1e-4
+        torch.testing.assert_close(
+            map_.var(dim=1, unbiased=False), torch.ones_like(map_[:, 0]), atol=0.05, rtol=0
+        )
+
+
+def test_only_a_res2net_can_leave_out_the_pooling_of_its_first_block():
+    size = {"layers": [1, 1, 1, 1], "channels": (8, 8, 8, 8)}
+    pools = [
+        TimmBackbone("res2net50d", pool_first_block=pool, **size).net.layer1[0].pool
+        for pool in (True, False)
+    ]
+    assert isinstance(pools[0], nn.AvgPool2d) and pools[1] is None
+    for name in ("resnet10t", "convnext_atto"):
+        with pytest.raises(ValueError, match=f"for Res2Nets; {name} is none"):
+            TimmBackbone(name, pool_first_block=False)
+
+
+def test_a_yaml_config_has_the_norms_and_the_pooling_too():
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.OUT_NORM = "convnext_atto", "LN"
+    assert len(build_backbone(cfg).bottom_up.out_norms) == 4
+    cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.OUT_NORM = "res2net50d", ""
+    cfg.MODEL.TIMM.POOL_FIRST_BLOCK = False
+    backbone = build_backbone(cfg)
+    assert backbone.bottom_up.net.layer1[0].pool is None and not backbone.bottom_up.out_norms

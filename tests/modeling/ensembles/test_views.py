@@ -93,6 +93,16 @@ def test_the_longer_side_of_views_is_bounded(make_lively_rcnn, image):
     assert_same(found, detect(model, resize(image, 80)))
 
 
+def test_each_view_can_have_a_bound_of_its_own(make_lively_rcnn, image):
+    model = make_lively_rcnn(masks=False)
+    views = RCNNWithTestTimeAugmentation(model, [128, 64], max_size=[120, 72], flip=True)
+    found = views.tta_mapper({**image, "height": 64, "width": WIDTH})
+    sizes = [tuple(view["image"].shape[1:]) for view in found]
+    assert sizes == [(80, 120)] * 2 + [(48, 72)] * 2
+    with pytest.raises(ValueError, match=r"max_size=\[120\].*short_sides=\[128, 64\]"):
+        RCNNWithTestTimeAugmentation(model, [128, 64], max_size=[120])
+
+
 @pytest.mark.parametrize("name", ["htc_toy", "mask_rcnn_toy", "CascadeROIHeads", "Res5ROIHeads"])
 def test_mirrored_views_find_the_same_in_the_mirror(name, make_lively_rcnn, image):
     model = RCNNWithTestTimeAugmentation(make_lively_rcnn(name), flip=True)

@@ -95,6 +95,13 @@ def test_views_are_scaled_back_to_the_output(model, image):
     assert not torch.equal(two.scores, found.scores)
 
 
+def test_each_size_can_have_a_bound_of_its_own(model):
+    resizes = VotingEnsemble([model], short_sides=[64, 128], max_size=(90, 150)).resizes
+    assert [r.max_size for r in resizes] == [90, 150]
+    with pytest.raises(ValueError, match=r"max_size=\[90, 150\].*short_sides=\[64\]"):
+        VotingEnsemble([model], short_sides=[64], max_size=(90, 150))
+
+
 def test_detections_have_the_size_that_is_asked_for(model, image):
     [found] = detect(VotingEnsemble([model]), {**image, "height": 32, "width": 60})
     assert found.image_size == (32, 60) and found.pred_masks.shape[1:] == (32, 60)

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from torch.nn import functional as F
 
+from hybrid_cascade import add_hybrid_cascade_config
 from hybrid_cascade.modeling import SemanticContextHead
 
 CHANNELS, CLASSES = 6, 4
@@ -90,3 +92,26 @@ def test_levels_that_do_not_fit_together_are_refused():
     shapes = {**SHAPES, "p4": ShapeSpec(channels=3, stride=16)}
     with pytest.raises(ValueError, match="differ in channels"):
         SemanticContextHead(shapes, num_classes=CLASSES)
+
+
+def test_a_norm_follows_each_convolution_but_that_of_the_classes(features):
+    head = SemanticContextHead(SHAPES, num_classes=CLASSES, conv_dim=8, num_convs=2, norm="BN")
+    normed = [*head.lateral_convs.values(), *head.convs, head.embedding]
+    assert all(isinstance(conv.norm, torch.nn.BatchNorm2d) for conv in normed)
+    assert all(conv.bias is None for conv in normed)
+    assert head.predictor.norm is None and head.predictor.bias is not None
+    with torch.no_grad():
+        for conv in normed:
+            conv.norm.weight.fill_(0)
+            conv.norm.bias.fill_(2)
+    enriched, logits, _ = head.eval()(features, None)
+    assert (enriched["semantic"] == 2).all() and logits.std(dim=(0, 2, 3)).max() < 1e-6
+
+
+def test_yaml_gives_the_branch_its_norm():
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    cfg.MODEL.SEMANTIC_BRANCH.NORM = "GN"
+    cfg.MODEL.SEMANTIC_BRANCH.CONV_DIM = 32
+    shapes = {name: ShapeSpec(channels=32, stride=shape.stride) for name, shape in SHAPES.items()}
+    assert isinstance(SemanticContextHead(cfg, shapes).convs[0].norm, torch.nn.GroupNorm)

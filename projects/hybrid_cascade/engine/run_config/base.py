@@ -23,7 +23,7 @@ class InferenceOptions:
 
     checkpoints: list[str]  # of further models, beside the weights of the config
     short_sides: list[int]  # of the views, in pixels; []: the image as it comes
-    max_size: int  # bound of the longer side of a view, in pixels
+    max_size: int | list[int]  # bound of the longer side, in pixels, of all views or of each
     flip: bool  # mirrored views too
 
     @property

@@ -44,7 +44,7 @@ class YamlRunConfig(RunConfig):
         return InferenceOptions(
             checkpoints=list(self.cfg.TEST.CHECKPOINTS),
             short_sides=list(views.MIN_SIZES) if views.ENABLED else [],
-            max_size=views.MAX_SIZE,
+            max_size=list(views.MAX_SIZES) or views.MAX_SIZE,
             flip=views.ENABLED and views.FLIP,
         )
 

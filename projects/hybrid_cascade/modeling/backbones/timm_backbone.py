@@ -8,16 +8,17 @@ import math
 from collections.abc import Sequence
 
 import torch
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import nn
 
 
 class TimmBackbone(Backbone):
     """The feature maps of a model of timm.
 
     Names follow the strides, as in Detectron2's ResNet: "res2" has stride 4, "res5" has stride 32.
-    The model is the attribute `net`.
+    The model is the attribute `net`; the norms of the maps are `out_norms`.
     """
 
     def __init__(
@@ -27,6 +28,8 @@ class TimmBackbone(Backbone):
         out_indices: Sequence[int] | None = None,
         checkpoint_path: str = "",
         freeze_norm: bool = False,
+        out_norm: str = "",
+        pool_first_block: bool = True,
         **options,
     ):
         """
@@ -36,13 +39,19 @@ class TimmBackbone(Backbone):
                 not built. Default: all features.
             checkpoint_path: a file with timm's weights for the whole model.
             freeze_norm: freeze the batch norms, whose statistics suffer from small batches.
+            out_norm: a norm of Detectron2's `get_norm` for each feature, which detectors on a
+                transformer or a ConvNeXt have: "LN". Default: none.
+            pool_first_block: only for Res2Net: whether the first block of res2 averages its last
+                group of channels over 3x3 pixels, as in the authors' code. Where MMDetection has
+                stride 1, it does not.
             options: options of `timm.create_model`, such as `drop_path_rate=0.2`, or
                 `pretrained=True`, which downloads weights.
 
         Raises:
             ImportError: if timm is not installed.
             ValueError: if timm has no model of this name (the message has similar names), or if
-                the strides of the features are equal or no powers of two.
+                the strides of the features are equal or no powers of two, or if
+                `pool_first_block` is False and the model is no Res2Net.
         """
         super().__init__()
         try:
@@ -64,6 +73,11 @@ class TimmBackbone(Backbone):
         self.net = timm.create_model(name, features_only=True, **options)
         if freeze_norm:
             self.net = freeze_batch_norm_2d(self.net)
+        if not pool_first_block:
+            first = getattr(self.net, "layer1", [None])[0]
+            if not hasattr(first, "pool"):
+                raise ValueError(f"pool_first_block=False is for Res2Nets; {name} is none")
+            first.pool = None
         strides, channels = self.net.feature_info.reduction(), self.net.feature_info.channels()
         levels = [math.log2(stride) for stride in strides]
         if len(set(levels)) < len(levels) or not all(level.is_integer() for level in levels):
@@ -75,6 +89,11 @@ class TimmBackbone(Backbone):
         self._out_features = [f"res{int(level)}" for level in levels]
         self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
         self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
+        self.out_norms = nn.ModuleDict(
+            {feature: get_norm(out_norm, c) for feature, c in self._out_feature_channels.items()}
+            if out_norm
+            else {}
+        )
         self._channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -82,7 +101,8 @@ class TimmBackbone(Backbone):
         maps = self.net(x)
         if self._channels_last:
             maps = [map_.permute(0, 3, 1, 2).contiguous() for map_ in maps]
-        return dict(zip(self._out_features, maps, strict=True))
+        maps = dict(zip(self._out_features, maps, strict=True))
+        return maps | {feature: norm(maps[feature]) for feature, norm in self.out_norms.items()}
 
 
 @BACKBONE_REGISTRY.register()
@@ -94,6 +114,8 @@ def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
             timm.NAME,
             checkpoint_path=timm.CHECKPOINT_PATH,
             freeze_norm=timm.FREEZE_NORM,
+            out_norm=timm.OUT_NORM,
+            pool_first_block=timm.POOL_FIRST_BLOCK,
             in_chans=input_shape.channels,
         ),
         in_features=fpn.IN_FEATURES,

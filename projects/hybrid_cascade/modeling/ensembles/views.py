@@ -21,6 +21,7 @@ from torch import nn
 from ..cascade.roi_heads import HTCROIHeads
 from ..inference_steps import detect_boxes
 from .averaging import RCNNEnsemble
+from .sizes import size_limits
 
 
 class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
@@ -36,7 +37,7 @@ class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
         self,
         model: GeneralizedRCNN,
         short_sides: Sequence[int] = (),
-        max_size: int = 1333,
+        max_size: int | Sequence[int] = 1333,
         flip: bool = False,
     ):
         """
@@ -45,11 +46,13 @@ class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
                 without masks.
             short_sides: lengths in pixels that the shorter side is resized to; if empty, images
                 keep their size.
-            max_size: upper bound in pixels of the longer side of resized images.
+            max_size: upper bound in pixels of the longer side of resized images; or a list with one
+                for each short side.
             flip: whether to add a mirrored view of each size.
 
         Raises:
-            ValueError: for a model of another kind, with keypoints, or without an RPN.
+            ValueError: for a model of another kind, with keypoints, or without an RPN, or if
+                `max_size` and `short_sides` are lists of different lengths.
         """
         _check_can_augment(model)
         views = ViewsOfImage(list(short_sides), max_size, flip)
@@ -94,13 +97,22 @@ class RCNNWithTestTimeAugmentation(GeneralizedRCNNWithTTA):
 
 
 class ViewsOfImage(DatasetMapperTTA):
-    """`DatasetMapperTTA` that keeps the size of images if `min_sizes` is empty."""
+    """`DatasetMapperTTA` that keeps the size of images if `min_sizes` is empty.
+
+    `max_size` may be a list with a bound for each of the `min_sizes`.
+    """
+
+    def __init__(self, min_sizes: list[int], max_size: int | Sequence[int], flip: bool):
+        super().__init__(min_sizes, max_size, flip)
+        self._sizes = list(zip(min_sizes, size_limits(min_sizes, max_size), strict=True))
 
     def __call__(self, dataset_dict: dict) -> list[dict]:
-        if self.min_sizes:
-            return super().__call__(dataset_dict)
         size = dataset_dict["image"].shape[1:]
-        return DatasetMapperTTA([min(size)], max(size), self.flip)(dataset_dict)
+        return [
+            view
+            for short_side, limit in self._sizes or [(min(size), max(size))]
+            for view in DatasetMapperTTA([short_side], limit, self.flip)(dataset_dict)
+        ]
 
 
 def _check_can_augment(model: nn.Module) -> None:

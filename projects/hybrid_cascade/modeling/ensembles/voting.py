@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..mnc.candidates import Candidates
 from ..mnc.roi_heads import MNCROIHeads
+from .sizes import size_limits
 
 
 class VotingEnsemble(nn.Module):
@@ -25,7 +26,7 @@ class VotingEnsemble(nn.Module):
         self,
         models: Sequence[GeneralizedRCNN],
         short_sides: Sequence[int] = (),
-        max_size: int = 1333,
+        max_size: int | Sequence[int] = 1333,
         flip: bool = False,
     ):
         """
@@ -34,7 +35,8 @@ class VotingEnsemble(nn.Module):
                 candidates of all, by their `test_output` and thresholds.
             short_sides: the sizes, in pixels, that images are resized to; if there are none, images
                 keep their size.
-            max_size: bound of the longer side of resized images, in pixels.
+            max_size: bound of the longer side of resized images, in pixels; or a list with one for
+                each short side.
             flip: add the mirrored views.
 
         Raises:
@@ -48,7 +50,11 @@ class VotingEnsemble(nn.Module):
         if len(set(classes)) != 1:
             raise ValueError(f"VotingEnsemble joins models of the same classes, not of {classes}")
         self.models = nn.ModuleList(models)
-        self.resizes = [T.ResizeShortestEdge(side, max_size) for side in short_sides]
+        limits = size_limits(short_sides, max_size)
+        self.resizes = [
+            T.ResizeShortestEdge(side, limit)
+            for side, limit in zip(short_sides, limits, strict=True)
+        ]
         self.flips = (False, True) if flip else (False,)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ images, (h, w) that of the fusion level (stride 8 in the paper).
 import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import configurable
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import nn
 from torch.nn import functional as F
 
@@ -36,6 +36,7 @@ class SemanticContextHead(nn.Module):
         out_feature: str = "semantic",
         conv_dim: int = 256,
         num_convs: int = 4,
+        norm: str = "",
         loss_weight: float = 0.2,
         loss_mean: str = "labelled",
         label_sampling: str = "center",
@@ -52,6 +53,8 @@ class SemanticContextHead(nn.Module):
             out_feature: the name of the embedding among the feature maps.
             conv_dim: channels inside the branch.
             num_convs: the number of 3x3 convolutions after the fusion.
+            norm: a norm of Detectron2's `get_norm`, such as "SyncBN", after each convolution but
+                the one that predicts the classes. Default: none.
             loss_weight: the paper's beta; 0.2 in the published configs.
             loss_mean: the cells that the loss is averaged over: "labelled" ones, or "all", as in
                 MMDetection, where those to be ignored count as 0.
@@ -95,18 +98,12 @@ class SemanticContextHead(nn.Module):
         }
 
         self.lateral_convs = nn.ModuleDict(
-            {
-                f: Conv2d(in_channels, conv_dim, kernel_size=1, activation=nn.ReLU())
-                for f in self.in_features
-            }
+            {f: _conv_relu(in_channels, conv_dim, 1, norm) for f in self.in_features}
         )
         self.convs = nn.Sequential(
-            *(
-                Conv2d(conv_dim, conv_dim, kernel_size=3, padding=1, activation=nn.ReLU())
-                for _ in range(num_convs)
-            )
+            *(_conv_relu(conv_dim, conv_dim, 3, norm) for _ in range(num_convs))
         )
-        self.embedding = Conv2d(conv_dim, in_channels, kernel_size=1, activation=nn.ReLU())
+        self.embedding = _conv_relu(conv_dim, in_channels, 1, norm)
         self.predictor = Conv2d(conv_dim, num_classes, kernel_size=1)
         for layer in [*self.lateral_convs.values(), *self.convs, self.embedding]:
             weight_init.c2_msra_fill(layer)
@@ -124,6 +121,7 @@ class SemanticContextHead(nn.Module):
             "fusion_feature": branch.FUSION_FEATURE,
             "conv_dim": branch.CONV_DIM,
             "num_convs": branch.NUM_CONVS,
+            "norm": branch.NORM,
             "loss_weight": branch.LOSS_WEIGHT,
             "loss_mean": branch.LOSS_MEAN,
             "label_sampling": branch.LABEL_SAMPLING,
@@ -183,3 +181,15 @@ class SemanticContextHead(nn.Module):
         if self.loss_mean == "all":
             counted = torch.ones_like(counted)
         return self.loss_weight * total / counted.sum().clamp(min=1)
+
+
+def _conv_relu(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> Conv2d:
+    return Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+        bias=not norm,
+        norm=get_norm(norm, out_channels),
+        activation=nn.ReLU(),
+    )

@@ -1,0 +1,9 @@
+"""Faster R-CNN with FPN, ResNet-101, 12 epochs: the baseline of faster_rcnn_r101_sfpn_1x.py.
+
+Box AP in the paper of SFPN (FPN, COCO test-dev): 38.9.
+"""
+
+from .faster_rcnn_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.stages.depth = 101
+train.init_checkpoint = "pretrained/resnet101.pth"  # see docs/configs.md
