@@ -6,6 +6,7 @@ from detectron2.structures import Boxes, Instances
 from torch.nn import functional as F
 
 from hybrid_cascade.modeling import MNCMaskHead, MNCOutputLayers
+from hybrid_cascade.modeling.mnc.mask_loss import UNKNOWN
 
 CLASSES = 3
 
@@ -74,3 +75,31 @@ def test_the_mask_head_has_two_layers_with_a_relu_between():
     expected = head.predictor(head.fc(x.flatten(1)).clamp(min=0)).reshape(6, 5, 5)
     torch.testing.assert_close(head(x), expected)
     assert head(x[:0]).shape == (0, 5, 5)
+
+
+@pytest.mark.parametrize("use_sigmoid_ce", [False, True])
+def test_rois_of_unknown_mask_level_class_are_left_out_of_that_loss_only(use_sigmoid_ce):
+    torch.manual_seed(0)
+    layers = make_layers(use_sigmoid_ce=use_sigmoid_ce)
+    proposals = Instances(
+        (40, 40),
+        proposal_boxes=Boxes(torch.tensor([[0.0, 0, 20, 20]]).repeat(3, 1)),
+        gt_boxes=Boxes(torch.tensor([[0.0, 0, 22, 20]]).repeat(3, 1)),
+        gt_classes=torch.tensor([0, 1, CLASSES]),
+    )
+    scores = torch.randn(3, CLASSES + 1, requires_grad=True)
+    others = torch.randn(3, CLASSES + 1), torch.randn(3, 4 * CLASSES)
+
+    def losses(rows, classes):
+        predictions = [x[rows] for x in (scores, *others)]
+        return layers.losses(predictions, [proposals[rows]], torch.tensor(classes))
+
+    every, known = torch.tensor([True] * 3), torch.tensor([False, True, True])
+    unknown = losses(every, [UNKNOWN, 1, CLASSES])
+    all_known = losses(every, [0, 1, CLASSES])
+    torch.testing.assert_close(unknown["loss_cls"], losses(known, [1, CLASSES])["loss_cls"])
+    assert not torch.isclose(unknown["loss_cls"], all_known["loss_cls"])
+    for name in ("loss_box_cls", "loss_box_reg"):
+        assert torch.equal(unknown[name], all_known[name])
+    loss = losses(every, [UNKNOWN] * 3)["loss_cls"]
+    assert loss == 0 and not torch.autograd.grad(loss, scores)[0].any()

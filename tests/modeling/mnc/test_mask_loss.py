@@ -3,7 +3,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, pairwise_iou
 from torch.nn import functional as F
 
-from hybrid_cascade.modeling.mnc.mask_loss import mask_areas, mask_loss
+from hybrid_cascade.modeling.mnc.mask_loss import UNKNOWN, mask_areas, mask_loss
 from hybrid_cascade.modeling.mnc.sampling import append_ground_truth, draw_rois_of_images
 
 from .small_heads import (
@@ -112,6 +112,31 @@ def test_two_empty_masks_are_no_match(storage):
     )
     assert mask_level_classes(torch.full((1, 10, 10), -9.0), instances) == [CLASSES]
     assert storage.latest()["mask_iou"][0] == 0
+
+
+def test_instances_without_a_mask_have_no_mask_loss_and_an_unknown_class(storage):
+    mask = torch.ones(3, 40, 40, dtype=torch.bool)
+    instances = Instances(
+        (40, 40),
+        proposal_boxes=Boxes(torch.tensor([[0.0, 0, 40, 40]]).repeat(4, 1)),
+        gt_classes=torch.tensor([0, 1, 2, CLASSES]),
+        gt_masks=BitMasks(mask[[0, 1, 2, 0]]),
+        gt_areas=torch.full((4,), 1600.0),
+    )
+    logits = torch.full((4, SIDE, SIDE), 3.0)
+    logits[0] = -1.0
+    settings = dict(mask_threshold=0.4, iou_thresh=0.5, num_classes=CLASSES)
+    _, classes = mask_loss(logits, [instances], **settings)
+    assert classes.tolist() == [CLASSES, 1, 2, CLASSES]
+    instances.gt_has_mask = torch.tensor([False, True, False, True])
+    loss, classes = mask_loss(logits, [instances], **settings)
+    assert classes.tolist() == [UNKNOWN, 1, UNKNOWN, CLASSES]
+    expected, _ = mask_loss(logits[1:2], [instances[1:2]], **settings)
+    assert torch.equal(loss, expected)
+    instances.gt_has_mask[1] = False
+    loss, classes = mask_loss(logits.requires_grad_(), [instances], **settings)
+    assert classes.tolist() == [UNKNOWN] * 3 + [CLASSES] and loss == 0
+    assert not torch.autograd.grad(loss, logits)[0].any()
 
 
 def test_ground_truth_without_masks_is_refused(storage, make_ground_truth):

@@ -112,6 +112,28 @@ def test_classifiers_of_instances_and_of_boxes_learn_different_positives(
     assert (losses["loss_box_cls_stage2"] - wrong).abs() > 1e-3
 
 
+def test_instances_without_a_mask_train_proposals_boxes_and_box_level_classes(
+    storage, make_ground_truth
+):
+    features = make_features()
+    found = {}
+    for marks in (None, True, False):
+        heads, targets = make_heads(), make_targets(make_ground_truth)
+        if marks is not None:
+            for target in targets:
+                target.gt_has_mask = torch.full((len(target),), marks)
+        proposals = make_proposals(targets)
+        losses = train(heads, features, proposals, targets)
+        found[marks] = {name: loss.item() for name, loss in losses.items()}
+        sum(losses.values()).backward()
+        assert [n for n, p in heads.named_parameters() if p.grad is None] == []
+        assert all(p.proposal_boxes.tensor.requires_grad is False for p in proposals)
+    assert found[None] == found[True]
+    for name, loss in found[False].items():
+        assert (loss == 0) == ("mask" in name)
+        assert (loss == found[True][name]) == ("box" in name), name
+
+
 def test_more_stages_add_losses_and_no_parameters(storage, make_ground_truth):
     targets = make_targets(make_ground_truth)
     losses = {}

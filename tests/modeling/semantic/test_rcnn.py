@@ -154,6 +154,44 @@ def test_images_without_instances_train(model, inputs, make_ground_truth, storag
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+def without_labels(image):
+    """The image with a label map, and without instance labels."""
+    height, width = image["image"].shape[1:]
+    image = {k: v for k, v in image.items() if k != "instances"}
+    return {**image, "sem_seg": torch.full((height, width), 7)}
+
+
+def test_images_without_instance_labels_train_the_semantic_branch_only(model, inputs, storage):
+    model.train()
+    for part in model.modules():  # the statistics of a batch would join its images
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()
+    torch.manual_seed(0)
+    alone = model(inputs[:1])
+    torch.manual_seed(0)
+    unlabelled = {**without_labels(inputs[0]), "image": inputs[0]["image"].flip(2)}
+    both = model([unlabelled, inputs[0]])
+    assert both.keys() == alone.keys()
+    for name, loss in both.items():
+        is_same = torch.isclose(loss, alone[name], rtol=1e-4)
+        assert is_same == (name != "loss_sem_seg"), name
+    both["loss_sem_seg"].backward()
+    assert model.semantic_branch.predictor.weight.grad.abs().sum() > 0
+
+
+def test_a_batch_without_instance_labels_has_gradients_for_all_and_0_for_the_detector(
+    model, inputs, storage
+):
+    losses = model.train()([without_labels(x) for x in inputs])
+    assert losses["loss_sem_seg"] > 0
+    assert {name for name, loss in losses.items() if loss != 0} == {"loss_sem_seg"}
+    sum(losses.values()).backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert [n for n, g in gradients.items() if g is None or not g.isfinite().all()] == []
+    changed = {n.partition(".")[0] for n, g in gradients.items() if g.any()}
+    assert changed == {"backbone", "semantic_branch"}
+
+
 def test_one_class_trains_and_detects(tiny_config, inputs, storage):
     config = tiny_config("htc_toy")
     config.roi_heads.num_classes = 1

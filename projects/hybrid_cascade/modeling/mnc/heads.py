@@ -13,6 +13,8 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .mask_loss import UNKNOWN
+
 
 class MNCMaskHead(nn.Module):
     """The mask stage (Section 3.2): two fully connected layers that predict a mask without a class.
@@ -93,7 +95,8 @@ class MNCOutputLayers(FastRCNNOutputLayers):
         Args:
             predictions: of `forward`.
             proposals: as for `FastRCNNOutputLayers`; their "gt_classes" are the box-level classes.
-            mask_classes: (R,), the mask-level classes; K is the background.
+            mask_classes: (R,), the mask-level classes; K is the background. `UNKNOWN` ones are left
+                out of the mask-level loss.
 
         Returns:
             "loss_cls" (mask level), "loss_box_cls" (box level) and "loss_box_reg".
@@ -101,10 +104,13 @@ class MNCOutputLayers(FastRCNNOutputLayers):
         scores, box_scores, deltas = predictions
         losses = super().losses((box_scores, deltas), proposals)
         losses["loss_box_cls"] = losses.pop("loss_cls")
+        is_known = mask_classes != UNKNOWN
         if self.use_sigmoid_ce:
-            loss = self.sigmoid_cross_entropy_loss(scores, mask_classes)
+            loss = self.sigmoid_cross_entropy_loss(scores[is_known], mask_classes[is_known])
+            loss = loss + 0 * scores.sum()  # Detectron2's has no gradient if no class is known
         else:
-            loss = cross_entropy(scores, mask_classes, reduction="mean")
+            total = cross_entropy(scores, mask_classes, reduction="sum", ignore_index=UNKNOWN)
+            loss = total / is_known.sum().clamp(min=1)
         losses["loss_cls"] = loss * self.loss_weight.get("loss_cls", 1.0)
         return losses
 

@@ -11,6 +11,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.nn import functional as F
 
+UNKNOWN = -1  # the mask-level class of a RoI whose ground truth has no mask
+
 
 def mask_areas(targets: Instances) -> Tensor:
     """Return the areas (G,) of the masks of an image's ground truth, in pixels.
@@ -42,7 +44,8 @@ def mask_loss(
 
     The mask-level class of a RoI is its box-level class if its predicted mask, too, has an IoU of
     at least `iou_thresh` with the ground truth, and K, the background, otherwise. The mean of these
-    IoUs is logged as "mask_iou".
+    IoUs is logged as "mask_iou". A positive RoI whose "gt_has_mask" is False takes no part in the
+    loss, and its mask-level class is `UNKNOWN`.
 
     Args:
         logits: (R, M, M), of the mask stage.
@@ -58,6 +61,15 @@ def mask_loss(
     positives, selections = select_foreground_proposals(instances, num_classes)
     selection = cat(selections)
     mask_classes = torch.full_like(cat([i.gt_classes for i in instances]), num_classes)
+    has_mask = torch.cat(
+        [
+            i.gt_has_mask if i.has("gt_has_mask") else torch.ones_like(i.gt_classes).bool()
+            for i in instances
+        ]
+    )
+    mask_classes[selection & ~has_mask] = UNKNOWN
+    selection = selection & has_mask
+    positives = [p[p.gt_has_mask] if p.has("gt_has_mask") else p for p in positives]
     positives = [p for p in positives if len(p)]
     if not positives:
         return logits.sum() * 0, mask_classes

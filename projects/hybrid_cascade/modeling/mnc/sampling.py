@@ -96,7 +96,8 @@ def match_rois(
 
     Returns:
         "proposal_boxes" without gradients, "gt_classes" (R,), K for the background, and if the
-        image has ground truth, "gt_boxes", "gt_masks" and "gt_areas" (R,).
+        image has ground truth, "gt_boxes", "gt_masks" and "gt_areas" (R,), and "gt_has_mask" (R,)
+        if `targets` have it.
     """
     matched, labels = matcher(pairwise_iou(targets.gt_boxes, boxes))
     instances = Instances(targets.image_size)
@@ -108,6 +109,8 @@ def match_rois(
     instances.gt_boxes = targets.gt_boxes[matched]
     instances.gt_masks = targets.gt_masks[matched]
     instances.gt_areas = areas[matched]
+    if targets.has("gt_has_mask"):
+        instances.gt_has_mask = targets.gt_has_mask[matched]
     return instances
 
 
