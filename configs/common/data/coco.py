@@ -2,6 +2,9 @@
 
 from detectron2.model_zoo import get_config
 
+from hybrid_cascade.data import PartialMasksMapper
+
 dataloader = get_config("common/data/coco.py").dataloader
+dataloader.train.mapper._target_ = PartialMasksMapper
 dataloader.train.mapper.augmentations[0].short_edge_length = (800,)
 dataloader.train.mapper.image_format = "RGB"

@@ -4,7 +4,10 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.model_zoo import get_config
 
+from hybrid_cascade.data import PartialMasksMapper
+
 dataloader = get_config("common/data/coco.py").dataloader
+dataloader.train.mapper._target_ = PartialMasksMapper
 dataloader.train.dataset.names = "toy_scenes_train"
 dataloader.test.dataset.names = "toy_scenes_val"
 dataloader.train.mapper.augmentations = [L(T.RandomFlip)(horizontal=True)]

@@ -8,12 +8,14 @@ before a dataset is first used.
 import os
 
 from .augmentations import ZoomOut
-from .checks import DatasetError, check_dataset
+from .checks import DatasetError, check_dataset, check_training_labels
 from .datasets import (
+    load_datasets,
     prepare_sbd,
     register_coco_json,
     register_coco_stuff,
     register_sbd,
+    register_voc_without_sbd,
     stuff_labels_of,
 )
 from .mappers import BoxAwareMapper, CopyPasteMapper, PartialMasksMapper, build_train_mapper
@@ -27,16 +29,20 @@ __all__ = [
     "ZoomOut",
     "build_train_mapper",
     "check_dataset",
+    "check_training_labels",
     "draw_toy_scenes",
+    "load_datasets",
     "prepare_sbd",
     "register_coco_json",
     "register_coco_stuff",
     "register_sbd",
     "register_toy_scenes",
+    "register_voc_without_sbd",
     "stuff_labels_of",
 ]
 
 _root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 register_coco_stuff(_root)
 register_sbd(os.path.join(_root, "sbd"))
+register_voc_without_sbd(os.path.join(_root, "VOC2012"), os.path.join(_root, "sbd"))
 register_toy_scenes(os.path.join(_root, "toy_scenes"))

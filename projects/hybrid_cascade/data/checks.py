@@ -88,6 +88,62 @@ def check_dataset(
             )
 
 
+def check_training_labels(
+    dataset_dicts: Sequence[dict],
+    dataset_name: str,
+    *,
+    masks: str = "none",
+    reads_label_maps: bool = False,
+) -> None:
+    """Raise `DatasetError` if images to train on lack labels that the model can't do without.
+
+    Args:
+        dataset_dicts: as for `check_dataset`.
+        dataset_name: as for `check_dataset`.
+        masks: what the model needs of "segmentation". "none": nothing; "some": masks of some
+            instances, and it leaves out the others; "all": those of all.
+        reads_label_maps: whether the model has a semantic branch that reads label maps, and so
+            learns from images without "annotations" too.
+
+    Raises:
+        DatasetError: names the image, and says what to do.
+    """
+    where = f"Dataset '{dataset_name}'"
+    num_instances = num_masks = 0
+    for image in dataset_dicts:
+        if "annotations" not in image and not (reads_label_maps and "sem_seg_file_name" in image):
+            raise DatasetError(
+                f"{where}: image '{image['file_name']}' has no `annotations`, not even an empty "
+                "list. Only a model with a semantic branch learns from images without instance "
+                "labels, if they have label maps (`sem_seg_file_name`)."
+            )
+        for index, annotation in enumerate(image.get("annotations", ())):
+            if annotation.get("iscrowd", 0):
+                continue
+            num_instances += 1
+            num_masks += has_mask(annotation)
+            if masks == "all" and num_masks < num_instances:
+                raise DatasetError(
+                    f"{where}: annotation {index} of image '{image['file_name']}' has no "
+                    "`segmentation`, and the model's ROI heads need masks of all instances. "
+                    "`HTCROIHeads` and `MNCROIHeads` leave instances without a mask out of their "
+                    "mask losses."
+                )
+    if masks == "some" and num_instances > 0 and num_masks == 0:
+        raise DatasetError(
+            f"{where}: none of the {num_instances} instances has a `segmentation`, and the model "
+            "has masks to train. Add masks, or take a model without mask heads."
+        )
+    if masks == "some" and num_masks < num_instances:
+        logger.info("%s: %d of %d instances have masks.", where, num_masks, num_instances)
+
+
+def has_mask(annotation: dict) -> bool:
+    """Tell whether an annotation in Detectron2's format has a mask of any kind."""
+    segmentation = annotation.get("segmentation")
+    return segmentation is not None and len(segmentation) > 0
+
+
 def _sample(num_images: int, max_images: int, where: str) -> Sequence[int]:
     """Return the indices of the images to open: all, or `max_images` that are evenly spaced."""
     if num_images <= max_images:

@@ -20,7 +20,8 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
-from ..data import check_dataset
+from ..data import check_dataset, check_training_labels
+from ..modeling import HTCROIHeads, MNCROIHeads
 from .build import build_model
 from .checkpointer import FittingCheckpointer
 from .evaluation import evaluate
@@ -129,6 +130,13 @@ class Trainer(DefaultTrainer):
         self.sampler.first = self.start_iter * images_per_process
 
     def _check_data(self, model: nn.Module) -> None:
+        name = " + ".join(self.cfg.DATASETS.TRAIN)
+        check_training_labels(
+            self.train_dataset,
+            name,
+            masks=_needed_masks(model),
+            reads_label_maps=_reads_label_maps(model),
+        )
         _check_dataset(model, self.train_dataset, self.cfg.DATASETS.TRAIN[0])
         for name in self.run_config.test_dataset_names:
             _check_dataset(model, DatasetCatalog.get(name), name)
@@ -141,9 +149,23 @@ def _check_dataset(model: nn.Module, dataset: list[dict], name: str) -> None:
     if num_classes is None:
         return
     semantic = {}
-    targets = getattr(model, "semantic_targets", None)
-    if targets is not None and targets.source != "instances":
+    if _reads_label_maps(model):
         branch = model.semantic_branch
         semantic["semantic_num_classes"] = branch.num_classes
         semantic["semantic_ignore_value"] = branch.ignore_value
     check_dataset(dataset, name, num_classes=num_classes, **semantic)
+
+
+def _reads_label_maps(model: nn.Module) -> bool:
+    targets = getattr(model, "semantic_targets", None)
+    return targets is not None and targets.source != "instances"
+
+
+def _needed_masks(model: nn.Module) -> str:
+    """Return the argument `masks` of `check_training_labels` for a model."""
+    heads = getattr(model, "roi_heads", None)
+    if isinstance(heads, MNCROIHeads):
+        return "some"
+    if not getattr(heads, "mask_on", False):
+        return "none"
+    return "some" if isinstance(heads, HTCROIHeads) else "all"

@@ -5,11 +5,15 @@ from .coco_stuff import register_coco_stuff
 from .sbd import register_sbd
 from .sbd_to_coco import prepare_sbd
 from .stuff_labels import stuff_labels_of
+from .union import load_datasets
+from .voc import register_voc_without_sbd
 
 __all__ = [
+    "load_datasets",
     "prepare_sbd",
     "register_coco_json",
     "register_coco_stuff",
     "register_sbd",
+    "register_voc_without_sbd",
     "stuff_labels_of",
 ]

@@ -4,6 +4,8 @@ from detectron2.data import DatasetMapper
 from detectron2.data.transforms import TransformList
 from detectron2.structures import BoxMode
 
+from ..checks import has_mask
+
 
 class PartialMasksMapper(DatasetMapper):
     """`DatasetMapper` that takes instances without a "segmentation" beside others that have one.
@@ -30,12 +32,6 @@ class PartialMasksMapper(DatasetMapper):
         classes = instances.gt_classes
         instances.gt_has_mask = classes >= 0
         instances.gt_classes = classes.where(classes >= 0, -1 - classes)
-
-
-def has_mask(annotation: dict) -> bool:
-    """Tell whether an annotation in Detectron2's format has a mask of any kind."""
-    segmentation = annotation.get("segmentation")
-    return segmentation is not None and len(segmentation) > 0
 
 
 def _with_box_as_mask(annotation: dict) -> dict:

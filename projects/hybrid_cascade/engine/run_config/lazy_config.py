@@ -7,13 +7,14 @@ from typing import Any
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
-from detectron2.data import build_detection_train_loader
+from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.data.samplers import TrainingSampler
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
 from omegaconf import DictConfig
 from torch import nn
 
+from ...data import load_datasets
 from .base import InferenceOptions, RunConfig, loader_seed
 
 
@@ -98,7 +99,10 @@ class LazyRunConfig(RunConfig):
         return dict(self.cfg.train.ddp)
 
     def load_train_dataset(self, cfg: CfgNode) -> list[dict]:
-        return instantiate(self.cfg.dataloader.train.dataset)
+        dataset = self.cfg.dataloader.train.dataset
+        if dataset._target_ is not get_detection_dataset_dicts:
+            return instantiate(dataset)
+        return load_datasets(**{k: instantiate(v) for k, v in dataset.items() if k != "_target_"})
 
     def build_train_loader(
         self, cfg: CfgNode, dataset: list[dict], sampler: TrainingSampler

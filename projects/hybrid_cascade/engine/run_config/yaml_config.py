@@ -11,7 +11,6 @@ from detectron2.data import (
     MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
-    get_detection_dataset_dicts,
 )
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.samplers import TrainingSampler
@@ -20,7 +19,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
-from ...data import build_train_mapper
+from ...data import build_train_mapper, load_datasets
 from ...evaluation import VOCRegionEvaluator
 from .base import InferenceOptions, RunConfig, loader_seed
 
@@ -87,7 +86,7 @@ class YamlRunConfig(RunConfig):
 
     def load_train_dataset(self, cfg: CfgNode) -> list[dict]:
         min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-        return get_detection_dataset_dicts(
+        return load_datasets(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             min_keypoints=min_keypoints if cfg.MODEL.KEYPOINT_ON else 0,
