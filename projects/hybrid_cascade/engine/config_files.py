@@ -38,7 +38,8 @@ TRAIN_DEFAULTS = {
     "num_panels": 6,
     # Memory format of the convolutions. None: channels-last on CPUs.
     "channels_last": None,
-    # With --eval-only: several views of each image, and further checkpoints of the same config.
+    # With --eval-only: several views of each image, and further models: weights of the same config,
+    # or lists of a config file, its weights and any overrides.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
 }
 
@@ -59,7 +60,10 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
             have different orders of the colour channels.
     """
     if not os.path.isfile(config_file):
-        raise FileNotFoundError(f"There is no config file {config_file!r} (--config-file)")
+        raise FileNotFoundError(
+            f"There is no config file {config_file!r} (--config-file, or train.test_time.checkpoints, "
+            "TEST.CHECKPOINTS)"
+        )
     if config_file.endswith((".yaml", ".yml")):
         cfg = get_cfg()
         add_hybrid_cascade_config(cfg)

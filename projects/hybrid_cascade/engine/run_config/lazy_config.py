@@ -11,10 +11,10 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .base import InferenceOptions, RunConfig, loader_seed
+from .base import InferenceOptions, RunConfig, loader_seed, read_further_models
 
 
 class LazyRunConfig(RunConfig):
@@ -38,7 +38,10 @@ class LazyRunConfig(RunConfig):
 
     @property
     def inference_options(self) -> InferenceOptions:
-        return InferenceOptions(**self.cfg.train.test_time)
+        options = OmegaConf.to_container(self.cfg.train.test_time, resolve=True)
+        checkpoints = options.pop("checkpoints")
+        models = read_further_models(checkpoints, "train.test_time.checkpoints")
+        return InferenceOptions(models, **options)
 
     @property
     def outputs_panoptic_seg(self) -> bool:

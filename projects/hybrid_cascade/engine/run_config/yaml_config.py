@@ -22,7 +22,7 @@ from torch import nn
 
 from ...data import build_train_mapper
 from ...evaluation import VOCRegionEvaluator
-from .base import InferenceOptions, RunConfig, loader_seed
+from .base import InferenceOptions, RunConfig, loader_seed, read_further_models
 
 
 class YamlRunConfig(RunConfig):
@@ -40,7 +40,7 @@ class YamlRunConfig(RunConfig):
     def inference_options(self) -> InferenceOptions:
         views = self.cfg.TEST.AUG
         return InferenceOptions(
-            checkpoints=list(self.cfg.TEST.CHECKPOINTS),
+            models=read_further_models(self.cfg.TEST.CHECKPOINTS, "TEST.CHECKPOINTS"),
             short_sides=list(views.MIN_SIZES) if views.ENABLED else [],
             max_size=views.MAX_SIZE,
             flip=views.ENABLED and views.FLIP,
