@@ -36,6 +36,8 @@ TRAIN_DEFAULTS = {
     },
     # Test images that are drawn stage by stage after training and evaluation.
     "num_panels": 6,
+    # Measure the semantic branch too, by the label maps of the test dataset (mIoU).
+    "evaluate_sem_seg": False,
     # Memory format of the convolutions. None: channels-last on CPUs.
     "channels_last": None,
     # With --eval-only: several views of each image, and further models: weights of the same config,
@@ -61,8 +63,8 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
     """
     if not os.path.isfile(config_file):
         raise FileNotFoundError(
-            f"There is no config file {config_file!r} (--config-file, or train.test_time.checkpoints, "
-            "TEST.CHECKPOINTS)"
+            f"There is no config file {config_file!r} (--config-file, or of a further model in "
+            "train.test_time.checkpoints or TEST.CHECKPOINTS)"
         )
     if config_file.endswith((".yaml", ".yml")):
         cfg = get_cfg()

@@ -64,7 +64,7 @@ def _load_further_model(run_config: RunConfig, first: nn.Module, other: FurtherM
     else:
         device = next(first.parameters()).device
         cfg = as_run_config(load_config(other.config_file, other.overrides))
-        cfg = cfg.replaced(device=str(device))
+        cfg = cfg.replaced(device=str(device), evaluates_sem_seg=False)
         _compare_data(run_config, cfg, other.config_file)
         model = build_model(cfg.cfg)
         _check_outputs(model)
@@ -75,7 +75,10 @@ def _load_further_model(run_config: RunConfig, first: nn.Module, other: FurtherM
 def _check_outputs(model: nn.Module) -> None:
     for output in ("output_sem_seg", "output_panoptic_seg"):
         if getattr(model, output, False):
-            raise ValueError(f"Test-time options combine instances only: set model.{output}=False")
+            raise ValueError(
+                f"Test-time options combine instances only: set model.{output}=False, "
+                "train.evaluate_sem_seg=False (TEST.EVALUATE_SEM_SEG False)"
+            )
 
 
 def _compare_data(first: RunConfig, other: RunConfig, config_file: str) -> None:

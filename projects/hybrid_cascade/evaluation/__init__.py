@@ -3,6 +3,7 @@
 `hybrid_cascade.engine` runs the evaluation of a config.
 """
 
+from .label_maps import LabelMapEvaluator
 from .voc_region import VOCRegionEvaluator
 
-__all__ = ["VOCRegionEvaluator"]
+__all__ = ["LabelMapEvaluator", "VOCRegionEvaluator"]

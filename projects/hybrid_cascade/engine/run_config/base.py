@@ -90,6 +90,11 @@ class RunConfig(ABC):
         return self._value("num_panels")
 
     @property
+    def evaluates_sem_seg(self) -> bool:
+        """Tell whether the model returns "sem_seg", which is measured by label maps."""
+        return self._value("evaluates_sem_seg")
+
+    @property
     def channels_last(self) -> bool | None:
         """Return whether convolutions are channels-last; None: on CPUs only."""
         return self._value("channels_last")
@@ -133,7 +138,14 @@ class RunConfig(ABC):
     def build_evaluators(self, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
         """Build the evaluators of a dataset, which write into the folder.
 
-        Panoptic ones are not among them, unless the config names them.
+        Semantic and panoptic ones are not among them, unless the config or the dataset names them.
+        """
+
+    @abstractmethod
+    def check_evaluators(self) -> None:
+        """Raise a ValueError if it is clear that `build_evaluators` will fail for a test dataset.
+
+        The evaluators read the dataset. This does not.
         """
 
     @abstractmethod

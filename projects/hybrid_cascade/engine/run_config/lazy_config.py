@@ -14,6 +14,7 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ...evaluation import LabelMapEvaluator
 from .base import InferenceOptions, RunConfig, loader_seed, read_further_models
 
 
@@ -25,6 +26,7 @@ class LazyRunConfig(RunConfig):
         "device": "train.device",
         "initial_weights": "train.init_checkpoint",
         "num_panels": "train.num_panels",
+        "evaluates_sem_seg": "train.evaluate_sem_seg",
         "channels_last": "train.channels_last",
     }
 
@@ -70,10 +72,13 @@ class LazyRunConfig(RunConfig):
         evaluators = []
         for config in [configs] if isinstance(configs, DictConfig) else configs:
             args = {k: instantiate(v) for k, v in config.items() if k != "_target_"}
-            if config._target_ is COCOEvaluator:
+            if config._target_ in (COCOEvaluator, LabelMapEvaluator):
                 args.setdefault("output_dir", folder)
             evaluators.append(config._target_(**args))
         return evaluators
+
+    def check_evaluators(self) -> None:
+        """The config names them: there is nothing to look up."""
 
     def trainer_config(self) -> CfgNode:
         train = self.cfg.train
