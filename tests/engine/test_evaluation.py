@@ -187,6 +187,13 @@ def test_an_evaluator_of_label_maps_that_a_config_names_itself_runs_once(names, 
     assert (tmp_path / "inference" / "sem_seg_predictions.json").is_file()
 
 
+def test_datasets_that_a_lazy_config_joins_have_no_miou(names, tmp_path):
+    cfg = next(semantic_configs(names[0], tmp_path))
+    cfg.dataloader.test.dataset.names = list(names)
+    with pytest.raises(ValueError, match=r"evaluate_sem_seg measures one dataset.*measured_toys"):
+        evaluate(cfg, torch.nn.Identity())
+
+
 class NeverCalled(torch.nn.Module):
     def forward(self, batched_inputs):
         raise AssertionError("inference has started")

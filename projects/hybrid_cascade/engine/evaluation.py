@@ -72,7 +72,7 @@ def check_evaluation(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
     Raises:
         ValueError: if a YAML config has a dataset whose `evaluator_type` is unknown, or needs a
             package that is not installed; if the semantic branch is to be measured, and a dataset
-            has no label maps or other labels.
+            has no label maps or other labels, or a LazyConfig joins several datasets.
     """
     run_config = as_run_config(cfg)
     run_config.check_evaluators()

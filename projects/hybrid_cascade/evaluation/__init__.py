@@ -1,5 +1,6 @@
 """Measures that Detectron2 lacks, as evaluators that its `inference_on_dataset` takes.
 
+`by_dataset` builds those, Detectron2's among them, that the metadata of a dataset ask for.
 `hybrid_cascade.engine` runs the evaluation of a config.
 """
 

@@ -78,7 +78,12 @@ class LazyRunConfig(RunConfig):
         return evaluators
 
     def check_evaluators(self) -> None:
-        """The config names them: there is nothing to look up."""
+        names = self.test_dataset_names
+        if self.evaluates_sem_seg and len(names) > 1:
+            raise ValueError(
+                "train.evaluate_sem_seg measures one dataset, but dataloader.test.dataset.names is "
+                f"{names}. Evaluate on one at a time."
+            )
 
     def trainer_config(self) -> CfgNode:
         train = self.cfg.train
