@@ -28,7 +28,7 @@ from PIL import Image
 from torch import nn
 
 from ..evaluation import LabelMapEvaluator
-from ..evaluation.label_maps import check_number_of_labels, find_obstacle
+from ..evaluation.label_maps import check_number_of_labels, obstacle_to_miou
 from ..visualization import draw_cascade_panel, plot_precision_recall
 from .run_config import RunConfig, as_run_config
 
@@ -80,7 +80,7 @@ def check_evaluation(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
         return
     branch = getattr(model, "semantic_branch", None)
     for name in run_config.test_dataset_names:
-        obstacle = find_obstacle(name)
+        obstacle = obstacle_to_miou(name)
         if obstacle:
             raise ValueError(obstacle)
         if branch is not None:

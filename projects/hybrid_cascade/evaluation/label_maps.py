@@ -30,7 +30,7 @@ class LabelMapEvaluator(SemSegEvaluator):
         Raises:
             ValueError: if the dataset lacks any of these.
         """
-        obstacle = find_obstacle(dataset_name)
+        obstacle = obstacle_to_miou(dataset_name)
         if obstacle:
             raise ValueError(obstacle)
         super().__init__(dataset_name, output_dir=output_dir, sem_seg_loading_fn=self._read)
@@ -70,7 +70,7 @@ class LabelMapEvaluator(SemSegEvaluator):
         return labels
 
 
-def find_obstacle(dataset_name: str) -> str | None:
+def obstacle_to_miou(dataset_name: str) -> str | None:
     """Return why semantic segmentations of a dataset can't be measured, and what to do, or None."""
     metadata = MetadataCatalog.get(dataset_name)
     dataset = DatasetCatalog.get(dataset_name)
