@@ -126,9 +126,12 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.SOLVER.FREEZE = []
     cfg.SOLVER.LOSSES = []  # []: all
 
-    # With --eval-only: weights of more models, which detect together with that of MODEL.WEIGHTS.
+    # With --eval-only: more models, which detect together with that of MODEL.WEIGHTS. Each is a
+    # file of weights of this config, or a list of a config file, its weights and any overrides.
     # TEST.AUG gives the views of each image.
     cfg.TEST.AUG.MAX_SIZES = ()  # a bound for each of MIN_SIZES, in place of MAX_SIZE
     cfg.TEST.CHECKPOINTS = []
     # How many images of the test dataset are drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6
+    # Measure the semantic branch too, by the label maps of the test datasets (mIoU)
+    cfg.TEST.EVALUATE_SEM_SEG = False

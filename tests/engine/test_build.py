@@ -30,6 +30,29 @@ def test_convolutions_are_channels_last_on_a_cpu_unless_the_config_says_otherwis
     assert channels_last_convolutions(model) == {expected}
 
 
+@pytest.mark.parametrize(
+    ("path", "opts", "refused"),
+    [
+        (
+            "quick_start/htc_toy.py",
+            ["train.evaluate_sem_seg=True"],
+            ("quick_start/ssd_toy.py", "quick_start/cascade_mask_rcnn_toy.py"),
+        ),
+        (
+            "yaml/htc/htc_r50_fpn_1x.yaml",
+            ["TEST.EVALUATE_SEM_SEG", "True"],
+            ("yaml/htc/htc_without_semantic_r50_fpn_1x.yaml",),
+        ),
+    ],
+)
+def test_a_model_whose_semantic_branch_is_measured_returns_its_logits(path, opts, refused):
+    assert not build_model(load_config(str(CONFIGS / path))).output_sem_seg
+    assert build_model(load_config(str(CONFIGS / path), opts)).output_sem_seg
+    for path in refused:
+        with pytest.raises(ValueError, match="evaluate_sem_seg.*has no semantic branch"):
+            build_model(load_config(str(CONFIGS / path), opts))
+
+
 def test_the_memory_format_changes_rounding_only(inputs):
     models = []
     for value in (True, False):

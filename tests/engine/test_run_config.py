@@ -16,6 +16,7 @@ VALUES = [
     ("output_dir", "train.output_dir", "OUTPUT_DIR", "somewhere"),
     ("initial_weights", "train.init_checkpoint", "MODEL.WEIGHTS", "some.pth"),
     ("num_panels", "train.num_panels", "TEST.NUM_PANELS", 3),
+    ("evaluates_sem_seg", "train.evaluate_sem_seg", "TEST.EVALUATE_SEM_SEG", True),
     ("channels_last", "train.channels_last", "MODEL.CHANNELS_LAST", True),
     ("freeze", "train.freeze", "SOLVER.FREEZE", ["backbone", "roi_heads"]),
     ("losses", "train.losses", "SOLVER.LOSSES", ["loss_rpn_*"]),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer
 from detectron2.structures import BitMasks, PolygonMasks
 from detectron2.utils.env import seed_all_rng
@@ -137,6 +138,29 @@ def test_fusion_without_a_branch_is_found_too(tmp_path):
         config.model.pop(key)
     with pytest.raises(ValueError, match="roi_heads.semantic_fusion"):
         Trainer(config)
+
+
+def test_what_can_not_be_measured_is_found_too(tmp_path):
+    # Its branch learns from maps that are painted from instances: five classes and the background.
+    painted = ["model.semantic_targets.source=instances", "model.semantic_branch.num_classes=6"]
+    with pytest.raises(ValueError, match="has 6 classes.*'four_toy_scenes_val' have 9 labels"):
+        run(tmp_path, *painted, "train.evaluate_sem_seg=True")
+    yaml = ROOT / "configs" / "yaml" / "htc" / "htc_without_semantic_r50_fpn_1x.yaml"
+    names = "DATASETS.TRAIN ('four_toy_scenes_train',) DATASETS.TEST ('four_toy_scenes_val',)"
+    cfg = load_config(str(yaml), [*names.split(), "MODEL.ROI_HEADS.NUM_CLASSES", "5"])
+    metadata = vars(MetadataCatalog.get("four_toy_scenes_val"))
+    kind = metadata.pop("evaluator_type")
+    try:
+        with pytest.raises(ValueError, match="'four_toy_scenes_val' has no `evaluator_type`"):
+            Trainer(cfg)
+    finally:
+        metadata["evaluator_type"] = kind
+
+
+def test_the_semantic_branch_is_measured_after_a_training_on_request(tmp_path):
+    run(tmp_path, "train.max_iter=1", "train.evaluate_sem_seg=True")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"bbox", "segm", "sem_seg"} and results["sem_seg"]["mIoU"] is not None
 
 
 def test_a_missing_dataset_is_an_error_that_says_where_it_is_expected(tmp_path):

@@ -36,12 +36,15 @@ TRAIN_DEFAULTS = {
     },
     # Test images that are drawn stage by stage after training and evaluation.
     "num_panels": 6,
+    # Measure the semantic branch too, by the label maps of the test dataset (mIoU).
+    "evaluate_sem_seg": False,
     # Memory format of the convolutions. None: channels-last on CPUs.
     "channels_last": None,
     # Modules that are not trained, and the losses to train on ([]: all).
     "freeze": [],
     "losses": [],
-    # With --eval-only: several views of each image, and further checkpoints of the same config.
+    # With --eval-only: several views of each image, and further models: weights of the same config,
+    # or lists of a config file, its weights and any overrides.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
 }
 
@@ -62,7 +65,10 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
             have different orders of the colour channels.
     """
     if not os.path.isfile(config_file):
-        raise FileNotFoundError(f"There is no config file {config_file!r} (--config-file)")
+        raise FileNotFoundError(
+            f"There is no config file {config_file!r} (--config-file, or of a further model in "
+            "train.test_time.checkpoints or TEST.CHECKPOINTS)"
+        )
     if config_file.endswith((".yaml", ".yml")):
         cfg = get_cfg()
         add_hybrid_cascade_config(cfg)

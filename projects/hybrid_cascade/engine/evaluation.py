@@ -14,8 +14,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import (
+    CityscapesSemSegEvaluator,
     COCOPanopticEvaluator,
     DatasetEvaluator,
+    SemSegEvaluator,
     inference_context,
     inference_on_dataset,
     print_csv_format,
@@ -25,6 +27,8 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
+from ..evaluation import LabelMapEvaluator
+from ..evaluation.label_maps import check_number_of_labels, obstacle_to_miou
 from ..visualization import draw_cascade_panel, plot_precision_recall
 from .run_config import RunConfig, as_run_config
 
@@ -39,8 +43,12 @@ def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
     Returns:
         The metrics, {"bbox": {"AP": …}, "segm": …}, on the main process; {} on others. If a CfgNode
         names several datasets: one such dict under each name.
+
+    Raises:
+        ValueError: see `check_evaluation`.
     """
     run_config = as_run_config(cfg)
+    check_evaluation(cfg, model)
     results = {}
     for name, loader in run_config.build_test_loaders():
         evaluators = _build_evaluators(run_config, name)
@@ -58,9 +66,35 @@ def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
     return results
 
 
+def check_evaluation(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
+    """Check that the test datasets of a config have what the evaluation of a model needs.
+
+    Raises:
+        ValueError: if a YAML config has a dataset whose `evaluator_type` is unknown, or needs a
+            package that is not installed; if the semantic branch is to be measured, and a dataset
+            has no label maps or other labels, or a LazyConfig joins several datasets.
+    """
+    run_config = as_run_config(cfg)
+    run_config.check_evaluators()
+    if not run_config.evaluates_sem_seg:
+        return
+    branch = getattr(model, "semantic_branch", None)
+    for name in run_config.test_dataset_names:
+        obstacle = obstacle_to_miou(name)
+        if obstacle:
+            raise ValueError(obstacle)
+        if branch is not None:
+            check_number_of_labels(name, branch.num_classes)
+
+
 def _build_evaluators(run_config: RunConfig, dataset_name: str) -> list[DatasetEvaluator]:
     folder = _inference_dir(run_config, dataset_name)
     evaluators = run_config.build_evaluators(dataset_name, folder)
+    if run_config.evaluates_sem_seg and not any(
+        isinstance(evaluator, SemSegEvaluator | CityscapesSemSegEvaluator)
+        for evaluator in evaluators
+    ):
+        evaluators.append(LabelMapEvaluator(dataset_name, output_dir=folder))
     if run_config.outputs_panoptic_seg and not any(
         isinstance(evaluator, COCOPanopticEvaluator) for evaluator in evaluators
     ):

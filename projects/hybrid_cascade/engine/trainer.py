@@ -24,7 +24,7 @@ from ..data import check_dataset, check_training_labels
 from ..modeling import HTCROIHeads, MNCROIHeads
 from .build import build_model
 from .checkpointer import FittingCheckpointer
-from .evaluation import evaluate
+from .evaluation import check_evaluation, evaluate
 from .hooks import DrawResults, SeedEachIteration
 from .partial_training import KeepFrozenStatistics, find_parts, freeze_parts, select_losses
 from .run_config import as_run_config
@@ -51,6 +51,7 @@ class Trainer(DefaultTrainer):
         """
         Raises:
             DatasetError: if the data can't be trained on or evaluated with this config.
+            ValueError: if what the config measures can't be, see `check_evaluation`.
         """
         # The steps are those of DefaultTrainer's constructor, which can't be called: it wraps the
         # model by `create_ddp_model(model, broadcast_buffers=False)`. That takes GPUs only where
@@ -140,6 +141,7 @@ class Trainer(DefaultTrainer):
         _check_dataset(model, self.train_dataset, self.cfg.DATASETS.TRAIN[0])
         for name in self.run_config.test_dataset_names:
             _check_dataset(model, DatasetCatalog.get(name), name)
+        check_evaluation(self.run_config.cfg, model)
 
 
 def _check_dataset(model: nn.Module, dataset: list[dict], name: str) -> None:

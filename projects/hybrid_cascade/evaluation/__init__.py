@@ -1,8 +1,10 @@
 """Measures that Detectron2 lacks, as evaluators that its `inference_on_dataset` takes.
 
+`by_dataset` builds those, Detectron2's among them, that the metadata of a dataset ask for.
 `hybrid_cascade.engine` runs the evaluation of a config.
 """
 
+from .label_maps import LabelMapEvaluator
 from .voc_region import VOCRegionEvaluator
 
-__all__ = ["VOCRegionEvaluator"]
+__all__ = ["LabelMapEvaluator", "VOCRegionEvaluator"]

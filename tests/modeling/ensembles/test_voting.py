@@ -81,6 +81,37 @@ def test_every_model_has_a_say(model, image):
     torch.testing.assert_close(both.scores.max(), best.scores.max())
 
 
+def test_models_may_differ_in_mask_resolution_stages_and_order_of_channels(
+    model, image, tiny_config
+):
+    config = tiny_config("mnc_toy")
+    config.roi_heads.mask_head.mask_side = 14
+    config.roi_heads.num_stages = 3
+    other = liven_up(instantiate(config), 2)
+    joined = VotingEnsemble([model, other])
+    [both], [one] = detect(joined, image), detect(model, image)
+    assert len(both) and not torch.equal(both.scores, one.scores)
+    in_bgr = copy.deepcopy(other)
+    in_bgr.input_format = "BGR"
+    in_bgr.pixel_mean, in_bgr.pixel_std = other.pixel_mean.flip(0), other.pixel_std.flip(0)
+    weight = in_bgr.backbone.bottom_up.stem.conv1.weight
+    weight.data = weight.data.flip(1)
+    assert_same(detect(VotingEnsemble([model, in_bgr]), image)[0], both)
+    model.roi_heads.test_output = "boxes"
+    with pytest.raises(ValueError, match=r"same number of stages, not \[5, 3\]"):
+        VotingEnsemble([model, other])
+
+
+def test_boxes_of_each_class_and_boxes_for_all_join(model, image):
+    model.roi_heads.test_output = "boxes"
+    other = copy.deepcopy(model)
+    layer = other.roi_heads.predictor.bbox_pred
+    layer.weight.data, layer.bias.data = layer.weight.data[:4], layer.bias.data[:4]
+    for models in ([model, other], [other, model]):
+        [found] = detect(VotingEnsemble(models), image)
+        assert len(found)
+
+
 def test_views_are_scaled_back_to_the_output(model, image):
     model.roi_heads.test_output = "nms"  # votes are counted in the pixels of the image
     pixels = image["image"].permute(1, 2, 0).numpy()
@@ -148,6 +179,10 @@ def test_models_of_other_classes_are_refused(model):
     other = copy.deepcopy(model)
     other.roi_heads.num_classes = 7
     with pytest.raises(ValueError, match="same classes"):
+        VotingEnsemble([model, other])
+    other.roi_heads.num_classes = model.roi_heads.num_classes
+    other.input_format = "L"
+    with pytest.raises(ValueError, match="input formats"):
         VotingEnsemble([model, other])
 
 

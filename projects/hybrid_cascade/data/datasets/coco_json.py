@@ -62,7 +62,8 @@ def register_coco_json(
         ignore_label: value of pixels in label maps without a label.
         sem_seg_suffix: what replaces the image's extension in the name of its label map.
         evaluator_type: how a YAML config evaluates on the dataset: "coco" is `COCOEvaluator`,
-            "voc_region" is `VOCRegionEvaluator` too. A LazyConfig names its evaluators itself.
+            "voc_region" is `VOCRegionEvaluator` too; docs/configs.md has the others. A LazyConfig
+            names its evaluators itself.
         prepare: called each time before the files are read, e.g. to download or to draw them.
 
     Raises:

@@ -8,11 +8,12 @@ import detectron2.data.transforms as T
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
-from .base import InferenceOptions, RunConfig
+from .base import FurtherModel, InferenceOptions, RunConfig
 from .lazy_config import LazyRunConfig
 from .yaml_config import YamlRunConfig
 
 __all__ = [
+    "FurtherModel",
     "InferenceOptions",
     "RunConfig",
     "as_run_config",

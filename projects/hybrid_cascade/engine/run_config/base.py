@@ -1,7 +1,7 @@
 """The interface to a config of either kind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
@@ -18,10 +18,22 @@ from torch import nn
 
 
 @dataclass
-class InferenceOptions:
-    """Views and further checkpoints that take part in the detections of an image."""
+class FurtherModel:
+    """A model that detects together with that of a config."""
 
-    checkpoints: list[str]  # of further models, beside the weights of the config
+    weights: str
+    config_file: str | None = None  # None: the model is that of the config
+    overrides: tuple[Any, ...] = ()  # of its own config, as `load_config` takes them
+
+    def __str__(self) -> str:
+        return f"{self.weights!r} of {self.config_file}" if self.config_file else repr(self.weights)
+
+
+@dataclass
+class InferenceOptions:
+    """Views and further models that take part in the detections of an image."""
+
+    models: list[FurtherModel]  # beside that of the config
     short_sides: list[int]  # of the views, in pixels; []: the image as it comes
     max_size: int | list[int]  # bound of the longer side, in pixels, of all views or of each
     flip: bool  # mirrored views too
@@ -78,6 +90,11 @@ class RunConfig(ABC):
         return self._value("num_panels")
 
     @property
+    def evaluates_sem_seg(self) -> bool:
+        """Tell whether the model returns "sem_seg", which is measured by label maps."""
+        return self._value("evaluates_sem_seg")
+
+    @property
     def channels_last(self) -> bool | None:
         """Return whether convolutions are channels-last; None: on CPUs only."""
         return self._value("channels_last")
@@ -95,7 +112,11 @@ class RunConfig(ABC):
     @property
     @abstractmethod
     def inference_options(self) -> InferenceOptions:
-        """Return the views and further checkpoints of an evaluation outside of a training."""
+        """Return the views and further models of an evaluation outside of a training.
+
+        Raises:
+            ValueError: if the config does not name further models as it should.
+        """
 
     @property
     @abstractmethod
@@ -127,7 +148,14 @@ class RunConfig(ABC):
     def build_evaluators(self, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
         """Build the evaluators of a dataset, which write into the folder.
 
-        Panoptic ones are not among them, unless the config names them.
+        Semantic and panoptic ones are not among them, unless the config or the dataset names them.
+        """
+
+    @abstractmethod
+    def check_evaluators(self) -> None:
+        """Raise a ValueError if it is clear that `build_evaluators` will fail for a test dataset.
+
+        The evaluators read the dataset. This does not.
         """
 
     @abstractmethod
@@ -156,6 +184,34 @@ class RunConfig(ABC):
     @abstractmethod
     def build_lr_scheduler(self, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
         """Build the schedule as the hook `LRScheduler` takes it: a scheduler or a multiplier."""
+
+
+def read_further_models(entries: Any, key: str) -> list[FurtherModel]:
+    """Read a list of checkpoints.
+
+    Args:
+        entries: weights of the same config, or lists of a config file, weights, and overrides.
+        key: where they are in the config.
+
+    Raises:
+        ValueError: for anything else; names the key and the entry.
+    """
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise ValueError(f"{key} is {entries!r}, but has to be a list: [b.pth]")
+    models = []
+    for entry in entries:
+        if isinstance(entry, str):
+            models.append(FurtherModel(entry))
+            continue
+        is_list = isinstance(entry, Sequence) and len(entry) > 1
+        if not is_list or not all(isinstance(part, str) for part in entry[:2]):
+            raise ValueError(
+                f"{key} has the entry {entry!r}. Each is a file of weights, or a list of a config "
+                "file, its weights and any overrides: [configs/b.py, b.pth]"
+            )
+        config_file, weights, *overrides = entry
+        models.append(FurtherModel(weights, config_file, tuple(overrides)))
+    return models
 
 
 def loader_seed(cfg: CfgNode) -> dict[str, int]:

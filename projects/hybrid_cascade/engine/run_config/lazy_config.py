@@ -11,11 +11,12 @@ from detectron2.data import build_detection_train_loader, get_detection_dataset_
 from detectron2.data.samplers import TrainingSampler
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ...data import load_datasets
-from .base import InferenceOptions, RunConfig, loader_seed
+from ...evaluation import LabelMapEvaluator
+from .base import InferenceOptions, RunConfig, loader_seed, read_further_models
 
 
 class LazyRunConfig(RunConfig):
@@ -26,6 +27,7 @@ class LazyRunConfig(RunConfig):
         "device": "train.device",
         "initial_weights": "train.init_checkpoint",
         "num_panels": "train.num_panels",
+        "evaluates_sem_seg": "train.evaluate_sem_seg",
         "channels_last": "train.channels_last",
         "freeze": "train.freeze",
         "losses": "train.losses",
@@ -41,7 +43,10 @@ class LazyRunConfig(RunConfig):
 
     @property
     def inference_options(self) -> InferenceOptions:
-        return InferenceOptions(**self.cfg.train.test_time)
+        options = OmegaConf.to_container(self.cfg.train.test_time, resolve=True)
+        checkpoints = options.pop("checkpoints")
+        models = read_further_models(checkpoints, "train.test_time.checkpoints")
+        return InferenceOptions(models, **options)
 
     @property
     def outputs_panoptic_seg(self) -> bool:
@@ -70,10 +75,18 @@ class LazyRunConfig(RunConfig):
         evaluators = []
         for config in [configs] if isinstance(configs, DictConfig) else configs:
             args = {k: instantiate(v) for k, v in config.items() if k != "_target_"}
-            if config._target_ is COCOEvaluator:
+            if config._target_ in (COCOEvaluator, LabelMapEvaluator):
                 args.setdefault("output_dir", folder)
             evaluators.append(config._target_(**args))
         return evaluators
+
+    def check_evaluators(self) -> None:
+        names = self.test_dataset_names
+        if self.evaluates_sem_seg and len(names) > 1:
+            raise ValueError(
+                "train.evaluate_sem_seg measures one dataset, but dataloader.test.dataset.names is "
+                f"{names}. Evaluate on one at a time."
+            )
 
     def trainer_config(self) -> CfgNode:
         train = self.cfg.train

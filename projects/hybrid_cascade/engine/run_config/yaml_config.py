@@ -8,20 +8,20 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetMapper,
-    MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
 )
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.samplers import TrainingSampler
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
 from ...data import build_train_mapper, load_datasets
-from ...evaluation import VOCRegionEvaluator
-from .base import InferenceOptions, RunConfig, loader_seed
+from ...evaluation import LabelMapEvaluator
+from ...evaluation.by_dataset import SEM_SEG_TYPES, build_evaluators_of, check_evaluator_type
+from .base import InferenceOptions, RunConfig, loader_seed, read_further_models
 
 
 class YamlRunConfig(RunConfig):
@@ -32,6 +32,7 @@ class YamlRunConfig(RunConfig):
         "device": "MODEL.DEVICE",
         "initial_weights": "MODEL.WEIGHTS",
         "num_panels": "TEST.NUM_PANELS",
+        "evaluates_sem_seg": "TEST.EVALUATE_SEM_SEG",
         "channels_last": "MODEL.CHANNELS_LAST",
         "freeze": "SOLVER.FREEZE",
         "losses": "SOLVER.LOSSES",
@@ -41,7 +42,7 @@ class YamlRunConfig(RunConfig):
     def inference_options(self) -> InferenceOptions:
         views = self.cfg.TEST.AUG
         return InferenceOptions(
-            checkpoints=list(self.cfg.TEST.CHECKPOINTS),
+            models=read_further_models(self.cfg.TEST.CHECKPOINTS, "TEST.CHECKPOINTS"),
             short_sides=list(views.MIN_SIZES) if views.ENABLED else [],
             max_size=list(views.MAX_SIZES) or views.MAX_SIZE,
             flip=views.ENABLED and views.FLIP,
@@ -50,6 +51,8 @@ class YamlRunConfig(RunConfig):
     @property
     def outputs_panoptic_seg(self) -> bool:
         model = self.cfg.MODEL
+        if model.META_ARCHITECTURE == "PanopticFPN":
+            return model.PANOPTIC_FPN.COMBINE.ENABLED
         return (
             model.META_ARCHITECTURE == "SemanticRCNN" and model.SEMANTIC_BRANCH.OUTPUT_PANOPTIC_SEG
         )
@@ -72,10 +75,24 @@ class YamlRunConfig(RunConfig):
             yield name, build_detection_test_loader(self.cfg, name)
 
     def build_evaluators(self, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
-        evaluators = [COCOEvaluator(dataset_name, output_dir=folder)]
-        if MetadataCatalog.get(dataset_name).get("evaluator_type") == "voc_region":
-            evaluators.append(VOCRegionEvaluator(dataset_name))
+        evaluators = build_evaluators_of(dataset_name, folder)
+        # Detectron2's train_net.py measures its PanopticFPN's labels on such a dataset.
+        is_panoptic_fpn = self.cfg.MODEL.META_ARCHITECTURE == "PanopticFPN"
+        if is_panoptic_fpn and check_evaluator_type(dataset_name) == "coco_panoptic_seg":
+            evaluators.append(LabelMapEvaluator(dataset_name, output_dir=folder))
         return evaluators
+
+    def check_evaluators(self) -> None:
+        architecture = self.cfg.MODEL.META_ARCHITECTURE
+        for name in self.test_dataset_names:
+            kind = check_evaluator_type(name)
+            needs_sem_seg = kind in SEM_SEG_TYPES and not self.evaluates_sem_seg
+            if needs_sem_seg and architecture in ("GeneralizedRCNN", "SemanticRCNN", "SSD"):
+                raise ValueError(
+                    f"The dataset '{name}' has the `evaluator_type` {kind!r}, which measures "
+                    f'"sem_seg", but this {architecture} returns none. Set TEST.EVALUATE_SEM_SEG '
+                    "True, with a semantic branch (MODEL.META_ARCHITECTURE SemanticRCNN)."
+                )
 
     def trainer_config(self) -> CfgNode:
         return self.cfg

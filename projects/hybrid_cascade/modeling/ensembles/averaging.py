@@ -1,4 +1,4 @@
-"""Several R-CNN models of one config score, refine and mask the same boxes.
+"""Several R-CNN models, of one config or of several, score, refine and mask the same boxes.
 
 Shapes: N images, R proposals of an image from all models, D detections of an image, K classes, M
 the side of a mask.
@@ -16,6 +16,7 @@ from torch import nn
 from ..cascade.roi_heads import HTCROIHeads
 from ..inference_steps import check_eval_mode, extract_features, predict_masks, propose
 from ..semantic.rcnn import SemanticRCNN
+from .members import boxes_of_one_kind, check_members, images_for, masks_of_one_size
 
 
 class RCNNEnsemble(GeneralizedRCNN):
@@ -25,19 +26,31 @@ class RCNNEnsemble(GeneralizedRCNN):
     its own cascade if it has one; the class probabilities and the refined boxes of a proposal are
     averaged over the models. One suppression with the thresholds of the first model then leaves
     the detections, and each model predicts their masks, whose probabilities are averaged.
+
+    The models may differ in all that makes these predictions: backbone, branches, number of stages,
+    normalization of the pixels, padding, RGB or BGR. Boxes that are the same for all classes are
+    averaged with those of each class, and masks have the resolution of the first model's.
     """
 
     def __init__(self, models: Sequence[GeneralizedRCNN]):
         """
         Args:
             models: `GeneralizedRCNN`s or `SemanticRCNN`s with the same classes, with `HTCROIHeads`
-                or `StandardROIHeads`.
+                or `StandardROIHeads`. Images come in the `input_format` of the first. If it
+                predicts masks, all models do.
 
         Raises:
-            ValueError: for other models and heads, for keypoints, and without an RPN.
+            ValueError: for other models and heads, for keypoints, without an RPN, and for models
+                that differ in classes, or in input formats other than "RGB" and "BGR".
         """
         for model in models:
             check_can_average(model)
+        check_members(models)
+        if models[0].roi_heads.mask_on and not all(m.roi_heads.mask_on for m in models):
+            raise ValueError(
+                "The first model predicts masks, so that all have to. Let a model without masks be "
+                "the first, and the result is boxes only."
+            )
         first = models[0]
         super().__init__(
             backbone=first.backbone,
@@ -66,7 +79,7 @@ class RCNNEnsemble(GeneralizedRCNN):
         if self.roi_heads.mask_on:
             self._add_masks(features, results)
         if do_postprocess:
-            return self._postprocess(results, batched_inputs, images.image_sizes)
+            return self._postprocess(results, batched_inputs, images[0].image_sizes)
         return results
 
     @torch.no_grad()
@@ -80,39 +93,50 @@ class RCNNEnsemble(GeneralizedRCNN):
 
     def _extract_features(
         self, batched_inputs: list[dict]
-    ) -> tuple[ImageList, list[dict[str, torch.Tensor]]]:
-        images = self.preprocess_image(batched_inputs)
-        return images, [extract_features(model, images)[0] for model in self.models]
+    ) -> tuple[list[ImageList], list[dict[str, torch.Tensor]]]:
+        """Return the normalized and padded images of each model, and its maps."""
+        images = [
+            model.preprocess_image(images_for(model, batched_inputs, self.input_format))
+            for model in self.models
+        ]
+        features = [
+            extract_features(model, of_model)[0]
+            for model, of_model in zip(self.models, images, strict=True)
+        ]
+        return images, features
 
     def _detect_boxes(
         self,
         batched_inputs: list[dict],
-        images: ImageList,
+        images: list[ImageList],
         features: list[dict[str, torch.Tensor]],
         soft_suppression: bool = True,
     ) -> list[Instances]:
         of_models = [
-            propose(model, images, maps, batched_inputs)[0]
-            for model, maps in zip(self.models, features, strict=True)
+            propose(model, of_model, maps, batched_inputs)[0]
+            for model, of_model, maps in zip(self.models, images, features, strict=True)
         ]
         proposals = [Instances.cat(of_image) for of_image in zip(*of_models, strict=True)]
         predictions = [
             _predict_boxes_and_scores(model.roi_heads, maps, proposals)
             for model, maps in zip(self.models, features, strict=True)
         ]
-        boxes, scores = (
-            [torch.stack(of_image).mean(dim=0) for of_image in zip(*of_models, strict=True)]
-            for of_models in zip(*predictions, strict=True)
-        )
         heads = self.roi_heads
+        boxes, scores = (
+            zip(*of_models, strict=True) for of_models in zip(*predictions, strict=True)
+        )
+        boxes = [
+            torch.stack(boxes_of_one_kind(of_image, heads.num_classes)).mean(dim=0)
+            for of_image in boxes
+        ]
+        scores = [torch.stack(of_image).mean(dim=0) for of_image in scores]
+        image_sizes = images[0].image_sizes
         if isinstance(heads, HTCROIHeads):
-            return heads.select_boxes(
-                boxes, scores, images.image_sizes, soft_suppression=soft_suppression
-            )
+            return heads.select_boxes(boxes, scores, image_sizes, soft_suppression=soft_suppression)
         instances, _ = fast_rcnn_inference(
             boxes,
             scores,
-            images.image_sizes,
+            image_sizes,
             heads.box_predictor.test_score_thresh,
             heads.box_predictor.test_nms_thresh,
             heads.box_predictor.test_topk_per_image,
@@ -122,13 +146,16 @@ class RCNNEnsemble(GeneralizedRCNN):
     def _add_masks(
         self, features: list[dict[str, torch.Tensor]], instances: list[Instances]
     ) -> None:
-        """Add "pred_masks", (D, 1, M, M) probabilities averaged over the models."""
+        """Add "pred_masks", (D, 1, M, M) probabilities averaged over the models.
+
+        M is that of the first model's masks.
+        """
         of_models = [
             predict_masks(model.roi_heads, maps, instances)
             for model, maps in zip(self.models, features, strict=True)
         ]
         for i, masks in zip(instances, zip(*of_models, strict=True), strict=True):
-            i.pred_masks = torch.stack(masks).mean(dim=0)
+            i.pred_masks = torch.stack(masks_of_one_size(masks)).mean(dim=0)
 
 
 def check_can_average(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
-"""Several MNC models and several sizes of an image vote together on its masks."""
+"""Several MNC models, of one config or of several, and several views of an image vote together."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..mnc.candidates import Candidates
 from ..mnc.roi_heads import MNCROIHeads
+from .members import boxes_of_one_kind, check_members, images_for, masks_of_one_size
 from .sizes import size_limits
 
 
@@ -20,6 +22,9 @@ class VotingEnsemble(nn.Module):
 
     The winning entry of COCO 2015 made its detections this way (arXiv 1512.03385, appendix B; MNC,
     Section 5.3). Images should come in their original size, as the views are made of them.
+
+    The models may differ in their backbones, numbers of stages, normalization of the pixels,
+    padding, RGB or BGR. Masks get the resolution of the first model's.
     """
 
     def __init__(
@@ -32,7 +37,8 @@ class VotingEnsemble(nn.Module):
         """
         Args:
             models: with `MNCROIHeads` and the same classes. The heads of the first merge the
-                candidates of all, by their `test_output` and thresholds.
+                candidates of all, by their `test_output` and thresholds. Images come in the
+                `input_format` of the first.
             short_sides: the sizes, in pixels, that images are resized to; if there are none, images
                 keep their size.
             max_size: bound of the longer side of resized images, in pixels; or a list with one for
@@ -40,15 +46,21 @@ class VotingEnsemble(nn.Module):
             flip: add the mirrored views.
 
         Raises:
-            ValueError: for models with other heads, or different numbers of classes.
+            ValueError: for models with other heads, and for models that differ in classes, in input
+                formats other than "RGB" and "BGR", or, if `test_output` is "boxes" (those of the
+                last stage), in the numbers of stages.
         """
         super().__init__()
         for model in models:
             if not isinstance(getattr(model, "roi_heads", None), MNCROIHeads):
                 raise ValueError("VotingEnsemble joins models with MNCROIHeads only")
-        classes = [model.roi_heads.num_classes for model in models]
-        if len(set(classes)) != 1:
-            raise ValueError(f"VotingEnsemble joins models of the same classes, not of {classes}")
+        check_members(models)
+        heads = [model.roi_heads for model in models]
+        stages = [h.test_stages or h.num_stages for h in heads]
+        if heads[0].test_output == "boxes" and len(set(stages)) != 1:
+            raise ValueError(
+                f"test_output='boxes' joins models that run the same number of stages, not {stages}"
+            )
         self.models = nn.ModuleList(models)
         limits = size_limits(short_sides, max_size)
         self.resizes = [
@@ -70,7 +82,9 @@ class VotingEnsemble(nn.Module):
                 for model in self.models:
                     found = self._find_candidates(model, view.flip(2) if flip else view)
                     candidates += [map_to_image(c, view.shape[1:], size, flip) for c in found]
-        return detector_postprocess(self.models[0].roi_heads.merge(candidates, size), *size)
+        heads = self.models[0].roi_heads
+        candidates = _of_one_kind(candidates, heads.num_classes)
+        return detector_postprocess(heads.merge(candidates, size), *size)
 
     def _views(self, image: Tensor) -> Iterator[Tensor]:
         """Yield an image (C, h, w) in the sizes that the models see."""
@@ -81,13 +95,23 @@ class VotingEnsemble(nn.Module):
             resized = resize.get_transform(pixels).apply_image(pixels)
             yield torch.tensor(resized).permute(2, 0, 1)  # the array may not be writable: copy
 
-    @staticmethod
-    def _find_candidates(model: GeneralizedRCNN, image: Tensor) -> list[Candidates]:
-        images = model.preprocess_image([{"image": image}])
+    def _find_candidates(self, model: GeneralizedRCNN, image: Tensor) -> list[Candidates]:
+        input_format = self.models[0].input_format
+        images = model.preprocess_image(images_for(model, [{"image": image}], input_format))
         features = model.backbone(images.tensor)
         proposals, _ = model.proposal_generator(images, features)
         [candidates] = model.roi_heads.find_candidates(features, proposals)
         return candidates
+
+
+def _of_one_kind(candidates: list[Candidates], num_classes: int) -> list[Candidates]:
+    """Return candidates whose masks and class boxes can be put together."""
+    masks = masks_of_one_size([c.masks[:, None] for c in candidates])
+    class_boxes = boxes_of_one_kind([c.class_boxes for c in candidates], num_classes)
+    return [
+        dataclasses.replace(c, masks=m[:, 0], class_boxes=b)
+        for c, m, b in zip(candidates, masks, class_boxes, strict=True)
+    ]
 
 
 def map_to_image(
