@@ -21,8 +21,7 @@ model.backbone.bottom_up.stages = resnet_stages(
 )
 model.backbone.norm = _NORM
 model.semantic_branch.norm = _NORM
-for head in model.roi_heads.mask_heads:
-    head.conv_norm = _NORM
+model.roi_heads.mask_heads[0].conv_norm = _NORM
 # Training and its own evaluations use none of these views.
 train.test_time.short_sides = [600, 800, 1000, 1200, 1400]
 train.test_time.max_size = [900, 1200, 1500, 1800, 2100]  # of each
