@@ -15,6 +15,7 @@ FLOORS = [
     {"converters", "visualization", "swap_heads"},
     {"engine"},
     {"export", "model_zoo", "moved_names"},
+    {"predict"},
 ]
 MOST_LINES = 400
 

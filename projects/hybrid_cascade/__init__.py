@@ -14,11 +14,13 @@ except ImportError as error:
 from . import data, modeling  # noqa: F401
 from .config import add_hybrid_cascade_config
 from .moved_names import keep_old_names
+from .predict import Predictor
 from .swap_heads import use_htc_heads, use_mnc_heads, use_semantic_branch, use_semantic_pyramid
 
 keep_old_names()
 
 __all__ = [
+    "Predictor",
     "add_hybrid_cascade_config",
     "use_htc_heads",
     "use_mnc_heads",

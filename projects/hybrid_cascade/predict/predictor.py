@@ -1,0 +1,136 @@
+"""Find the objects in images with a trained model.
+
+    from hybrid_cascade import Predictor
+
+    predictor = Predictor("configs/quick_start/htc_toy.py", "output/quick_start/model_final.pth")
+    for result in predictor(["a.jpg", "b.jpg"]):
+        result.save("out/")
+
+Shapes: (H, W) the size of an image.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog, transforms
+from omegaconf import DictConfig
+
+from ..engine import (
+    as_run_config,
+    build_model,
+    load_config,
+    load_weights,
+    with_test_time_options,
+)
+from ..model_zoo import get_config_file
+from .inputs import InputImage, Source, read_inputs
+from .result import Result
+
+
+class Predictor:
+    """A model with its weights that takes images as they come.
+
+    Images are resized as the config says for test images, and turned into RGB if the model was
+    trained so.
+
+    Attributes:
+        model: in eval mode.
+        metadata: with the names of the classes, `thing_classes`, as far as they are known.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | DictConfig | CfgNode,
+        weights: str | os.PathLike | None = None,
+        *,
+        device: str | None = None,
+        overrides: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
+        score_thresh: float = 0.5,
+        batch_size: int = 1,
+    ):
+        """
+        Args:
+            config: a LazyConfig (.py) or a YAML file, the name of a config of this project, such as
+                "htc/htc_r50_fpn_1x.py", or a config that is loaded.
+            weights: a checkpoint; None for those that the config names.
+            device: "cpu", "cuda", "cuda:1"; None: as the config says, the CPU if there is no GPU.
+            overrides: of a config file, as on the command line of train_net.py.
+            class_names: of the instance classes; None: those of the config's test dataset.
+            score_thresh: detections with lower scores are left out.
+            batch_size: images that go through the model together. They are padded to one size,
+                which changes results slightly near the padding.
+
+        Raises:
+            FileNotFoundError: if the config or the weights do not exist.
+            ValueError: if the weights do not fit entirely, or names and classes differ in number.
+        """
+        if not isinstance(config, DictConfig | CfgNode):
+            path = os.fspath(config)
+            config = load_config(path if os.path.isfile(path) else get_config_file(path), overrides)
+        elif overrides:
+            raise ValueError("overrides are for config files; change a loaded config itself")
+        run_config = as_run_config(config)
+        if device is not None:
+            run_config = run_config.replaced(device=device)
+        model = build_model(run_config.cfg)
+        load_weights(model, os.fspath(weights) if weights else run_config.initial_weights)
+        self.model = with_test_time_options(run_config.cfg, model)
+        self.metadata = _metadata_of(run_config.test_dataset_names, class_names, model)
+        self.score_thresh = score_thresh
+        self.batch_size = batch_size
+        augmentations, self._image_format = run_config.build_test_augmentations()
+        self._augment = transforms.AugmentationList(augmentations)
+
+    def __call__(self, images: Source | Iterable[Source]) -> Iterator[Result]:
+        """Yield what is found in each image, in their order; images are read as they are needed.
+
+        Args:
+            images: see `read_inputs`.
+
+        Raises:
+            FileNotFoundError, ValueError: see `read_inputs`.
+        """
+        inputs = read_inputs(images)
+        while batch := list(islice(inputs, self.batch_size)):
+            yield from self.predict(batch)
+
+    @torch.no_grad()
+    def predict(self, batch: Sequence[InputImage]) -> list[Result]:
+        """Return what is found in the images of a batch."""
+        outputs = self.model([self._as_model_input(x) for x in batch])
+        results = []
+        for x, output in zip(batch, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            instances = instances[instances.scores >= self.score_thresh]
+            results.append(Result(x.name, x.image, instances, self.metadata))
+        return results
+
+    def _as_model_input(self, x: InputImage) -> dict:
+        height, width = x.image.shape[:2]
+        image = x.image if self._image_format == "BGR" else x.image[:, :, ::-1]
+        augmented = transforms.AugInput(image)
+        self._augment(augmented)
+        tensor = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": height, "width": width, "file_name": x.name}
+
+
+def _metadata_of(
+    dataset_names: Sequence[str], class_names: Sequence[str] | None, model: torch.nn.Module
+) -> Metadata:
+    """Return metadata with the names and colours of the classes, as far as they are known."""
+    metadata = MetadataCatalog.get(dataset_names[0]) if dataset_names else Metadata()
+    names = list(metadata.get("thing_classes", [])) if class_names is None else list(class_names)
+    num_classes = getattr(getattr(model, "roi_heads", model), "num_classes", len(names))
+    if names and len(names) != num_classes:
+        if class_names is not None:
+            raise ValueError(f"{len(names)} class_names for a model of {num_classes} classes")
+        names = []  # of a dataset that the model was not trained on
+    found = Metadata(thing_classes=names)
+    if names and class_names is None and metadata.get("thing_colors"):
+        found.thing_colors = metadata.thing_colors
+    return found
