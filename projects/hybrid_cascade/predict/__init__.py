@@ -1,7 +1,20 @@
 """From weights to results: give a trained model images, and get objects."""
 
 from .inputs import InputImage, read_inputs
+from .jobs import Item, list_items
 from .predictor import Predictor
 from .result import Result
+from .run import FORMATS, PredictionRun
+from .writers import Category
 
-__all__ = ["InputImage", "Predictor", "Result", "read_inputs"]
+__all__ = [
+    "FORMATS",
+    "Category",
+    "InputImage",
+    "Item",
+    "PredictionRun",
+    "Predictor",
+    "Result",
+    "list_items",
+    "read_inputs",
+]

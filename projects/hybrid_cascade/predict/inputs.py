@@ -15,6 +15,9 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
 from PIL import Image, UnidentifiedImageError
 
 Source = str | os.PathLike | np.ndarray | Image.Image
+IMAGE_SUFFIXES = tuple(
+    [".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm", ".pgm"]
+)
 
 
 class InputImage(NamedTuple):
@@ -35,9 +38,9 @@ def read_inputs(sources: Source | Iterable[Source]) -> Iterator[InputImage]:
 
     Args:
         sources: one of these, or several. A path of an image, a video (all of its frames), a
-            folder (all images in it and in its subfolders, sorted), or a pattern such as
-            "photos/*.jpg"; an array (H, W, 3) uint8 in BGR, as OpenCV reads images, or (H, W) grey;
-            a PIL image. Files are rotated as their EXIF tag says.
+            folder (all files in it and in its subfolders that are named like images, sorted), or a
+            pattern such as "photos/*.jpg"; an array (H, W, 3) uint8 in BGR, as OpenCV reads images,
+            or (H, W) grey; a PIL image. Files are rotated as their EXIF tag says.
 
     Raises:
         FileNotFoundError: for a path that does not exist, or a folder or pattern without images.
@@ -47,18 +50,23 @@ def read_inputs(sources: Source | Iterable[Source]) -> Iterator[InputImage]:
         sources = [sources]
     for index, source in enumerate(sources):
         if isinstance(source, str | os.PathLike):
-            for path in _find_files(Path(source)):
-                yield from _read_file(path)
+            for path in find_files(source):
+                yield from read_file(path)
         else:
             yield InputImage(f"image_{index}", _as_bgr(source))
 
 
-def _find_files(path: Path) -> list[Path]:
-    """Return the file of a path, or the images of a folder or pattern."""
+def find_files(source: str | os.PathLike) -> list[Path]:
+    """Return the file of a path, or the files of a folder or pattern, see `read_inputs`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = Path(source)
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and cv2.haveImageReader(str(p)))
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     else:
         found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
     if not found:
@@ -67,7 +75,12 @@ def _find_files(path: Path) -> list[Path]:
     return found
 
 
-def _read_file(path: Path) -> Iterator[InputImage]:
+def read_file(path: Path) -> Iterator[InputImage]:
+    """Yield the image of a file, or the frames of a video.
+
+    Raises:
+        ValueError: if it can't be read.
+    """
     try:
         yield InputImage(str(path), read_image(str(path), format="BGR"))
     except UnidentifiedImageError:

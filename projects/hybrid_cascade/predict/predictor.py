@@ -27,6 +27,7 @@ from ..engine import (
     with_test_time_options,
 )
 from ..model_zoo import get_config_file
+from ..visualization.class_colors import thing_name
 from .inputs import InputImage, Source, read_inputs
 from .result import Result
 
@@ -80,11 +81,18 @@ class Predictor:
         model = build_model(run_config.cfg)
         load_weights(model, os.fspath(weights) if weights else run_config.initial_weights)
         self.model = with_test_time_options(run_config.cfg, model)
-        self.metadata = _metadata_of(run_config.test_dataset_names, class_names, model)
+        # Of ROI heads, or of a detector without them.
+        self._num_classes = getattr(model, "roi_heads", model).num_classes
+        self.metadata = _metadata_of(run_config.test_dataset_names, class_names, self._num_classes)
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         augmentations, self._image_format = run_config.build_test_augmentations()
         self._augment = transforms.AugmentationList(augmentations)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes; "class 7" where none is known."""
+        return [thing_name(index, self.metadata) for index in range(self._num_classes)]
 
     def __call__(self, images: Source | Iterable[Source]) -> Iterator[Result]:
         """Yield what is found in each image, in their order; images are read as they are needed.
@@ -120,17 +128,15 @@ class Predictor:
 
 
 def _metadata_of(
-    dataset_names: Sequence[str], class_names: Sequence[str] | None, model: torch.nn.Module
+    dataset_names: Sequence[str], class_names: Sequence[str] | None, num_classes: int
 ) -> Metadata:
     """Return metadata with the names and colours of the classes, as far as they are known."""
+    if class_names is not None:
+        if len(class_names) != num_classes:
+            raise ValueError(f"{len(class_names)} class_names for a model of {num_classes} classes")
+        return Metadata(thing_classes=list(class_names))
     metadata = MetadataCatalog.get(dataset_names[0]) if dataset_names else Metadata()
-    names = list(metadata.get("thing_classes", [])) if class_names is None else list(class_names)
-    num_classes = getattr(getattr(model, "roi_heads", model), "num_classes", len(names))
-    if names and len(names) != num_classes:
-        if class_names is not None:
-            raise ValueError(f"{len(names)} class_names for a model of {num_classes} classes")
-        names = []  # of a dataset that the model was not trained on
-    found = Metadata(thing_classes=names)
-    if names and class_names is None and metadata.get("thing_colors"):
-        found.thing_colors = metadata.thing_colors
-    return found
+    if len(metadata.get("thing_classes", [])) != num_classes:
+        return Metadata()  # of a dataset that the model was not trained on
+    known = {key: metadata.get(key) for key in ("thing_classes", "thing_colors")}
+    return Metadata(**{key: value for key, value in known.items() if value})

@@ -77,11 +77,22 @@ class Result:
         """
         if self.masks is None:
             return None
-        return [_outlines(mask) for mask in self.masks]
+        return [outlines(mask) for mask in self.masks]
 
     def to_coco(self, image_id: int | str) -> list[dict]:
         """Return the detections as COCO's results: "bbox" is XYWH, "category_id" the class."""
         return instances_to_coco_json(self.instances, image_id)
+
+    def to_records(self) -> list[dict]:
+        """Return the detections as plain values, best first.
+
+        Each has "class", its index, "score", "bbox" (XYWH) and, if there are masks, "segmentation"
+        (RLE).
+        """
+        return [
+            {"class": x.pop("category_id"), **{k: v for k, v in x.items() if k != "image_id"}}
+            for x in self.to_coco(0)
+        ]
 
     def to_supervision(self) -> Any:
         """Return `supervision.Detections`.
@@ -136,8 +147,9 @@ class Result:
         return path
 
 
-def _outlines(mask: np.ndarray) -> list[list[float]]:
-    """Return the outlines of the pieces of a mask, along the edges of its pixels."""
+def outlines(mask: np.ndarray) -> list[list[float]]:
+    """Return the outlines [x0, y0, x1, y1, ...] of the pieces of a mask (H, W), along its pixels'
+    edges."""
     # OpenCV goes through the middles of the border pixels, so these are made small.
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     parts = np.ones((PARTS_OF_A_PIXEL, PARTS_OF_A_PIXEL), np.uint8)
