@@ -69,7 +69,7 @@ def test_cascade_from_the_recorded_proposals_agrees_in_probabilities(
     stages = golden_model.roi_heads._run_box_stages(
         features[0], [instances_of(outputs["proposal_boxes"])]
     )
-    probs = [p.predict_probs(predictions, boxes)[0] for p, predictions, boxes, _ in stages]
+    probs = [p.predict_probs(predictions, boxes)[0] for p, predictions, boxes, *_ in stages]
     assert_close(sum(probs) / 3, outputs["avg_probs"])
 
 
