@@ -80,7 +80,7 @@ class FusedROIPooler(nn.Module):
             return self.pooler(x, box_lists)
         features = self.pooler(x[:-1], box_lists)
         semantic = self.semantic_pooler(x[-1:], box_lists)
-        return features + F.adaptive_avg_pool2d(semantic, features.shape[-2:])
+        return features + _average(semantic, *map(int, features.shape[-2:]))
 
     def _pool_at_once(self, x: list[Tensor], box_lists: list[Boxes], arguments: dict) -> Tensor:
         pooler = self.pooler
@@ -127,6 +127,14 @@ class FusedROIPooler(nn.Module):
             "aligned": [align.aligned for align in aligns],
             "pooled_sizes": [align.output_size for align in aligns],
         }
+
+
+def _average(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Return RoI features (R, C, h, w), averaged to (R, C, rows, columns)."""
+    height, width = map(int, x.shape[-2:])
+    if height % rows or width % columns:
+        return F.adaptive_avg_pool2d(x, (rows, columns))
+    return F.avg_pool2d(x, (height // rows, width // columns))  # which ONNX has
 
 
 class ROIWarpPooler(nn.Module):

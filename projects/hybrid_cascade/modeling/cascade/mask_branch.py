@@ -125,7 +125,9 @@ def class_mask_logits(predictor: nn.Module, x: torch.Tensor, classes: torch.Tens
     if not one_by_one or predictor.out_channels == 1 or has_hooks(predictor):
         return predictor(x)
     weight = predictor.weight[classes, :, 0, 0]  # (R, C)
-    logits = torch.bmm(weight[:, None], x.flatten(2)).unflatten(2, x.shape[-2:])
+    channels, height, width = x.shape[1:]  # sizes that a graph can have without RoIs, too
+    logits = torch.bmm(weight[:, None], x.reshape(-1, channels, height * width))
+    logits = logits.reshape(-1, 1, height, width)
     if predictor.bias is not None:
         logits = logits + predictor.bias[classes][:, None, None, None]
     return logits
