@@ -2,7 +2,9 @@
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -35,10 +37,10 @@ def describe_fault(error: BaseException) -> str | None:
         if isinstance(one, FloatingPointError):
             return str(one)
     for one in chain:
-        if isinstance(one, RuntimeError) and str(one).startswith("DataLoader worker"):
+        if _lost_data_loader_worker(one):
             return (
-                f"A process that loads data died: {str(one).split('. ')[0].strip()}. Killed is "
-                "often a lack of memory, Bus error one of shared memory (/dev/shm). Set fewer "
+                f"A process that loads data died: {str(one).splitlines()[0].rstrip('. ')}. Killed "
+                "is often a lack of memory, Bus error one of shared memory (/dev/shm). Set fewer "
                 "workers (dataloader.train.num_workers, DATALOADER.NUM_WORKERS); --resume "
                 "continues from the last checkpoint."
             )
@@ -50,6 +52,17 @@ def describe_fault(error: BaseException) -> str | None:
                 f"messages of that one say why. Here: {str(one).splitlines()[0]}"
             )
     return None
+
+
+def _lost_data_loader_worker(error: BaseException) -> bool:
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    # Or it died while it handed over an image.
+    frames = traceback.walk_tb(error.__traceback__)
+    files = (Path(frame.f_code.co_filename).parts[-4:] for frame, _ in frames)
+    return isinstance(error, (ConnectionError, EOFError)) and (
+        ("torch", "utils", "data", "dataloader.py") in files
+    )
 
 
 def _lost_another_process(error: BaseException) -> bool:

@@ -58,11 +58,12 @@ def launch(main: Callable, args) -> None:
             talk over NCCL, or over gloo without a GPU.
     """
     timeout = timedelta(minutes=getattr(args, "timeout", TIMEOUT))
+    run_args = (main, args, resume_command())
     if "LOCAL_WORLD_SIZE" in os.environ:
         _end_with_parent()
         _join_torchrun(timeout)
         try:
-            _run(main, args)
+            _run(*run_args)
         finally:
             torch.distributed.destroy_process_group()
         return
@@ -74,17 +75,17 @@ def launch(main: Callable, args) -> None:
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(main, args),
+        args=run_args,
         timeout=timeout,
     )
 
 
-def _run(main: Callable, args) -> None:
+def _run(main: Callable, args, resume_command: list[str]) -> None:
     try:
         main(args)
     except StoppedBySignal:
         if comm.is_main_process():
-            logger.warning("To continue: %s", shlex.join(resume_command()))
+            logger.warning("To continue: %s", shlex.join(resume_command))
         raise
     except Exception as error:
         sentence = describe_fault(error)

@@ -29,6 +29,7 @@ from .hooks import (
     CheckLosses,
     CheckWeights,
     DrawResults,
+    NotFiniteError,
     SeedEachIteration,
     StopOnSignal,
     StoppedBySignal,
@@ -117,8 +118,8 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         default_hooks = super().build_hooks()
         period = self.cfg.SOLVER.CHECKPOINT_PERIOD
-        check_losses = CheckLosses()
-        self._trainer.register_hooks([check_losses])
+        self._check_losses = CheckLosses()
+        self._trainer.register_hooks([self._check_losses])
         self._stop = StopOnSignal(StopSignals(), period)
         for index, hook in enumerate(default_hooks):
             if isinstance(hook, hooks.PeriodicCheckpointer):
@@ -135,17 +136,25 @@ class Trainer(DefaultTrainer):
         # Weights are what they will be once PreciseBN, if there is any, has run.
         writer = hooks.PeriodicCheckpointer if comm.is_main_process() else hooks.EvalHook
         default_hooks.insert(kinds.index(writer), CheckWeights(period))
-        return [check_losses, *seeds, statistics, *default_hooks, DrawResults()]
+        return [self._check_losses, *seeds, statistics, *default_hooks, DrawResults()]
 
     def train(self) -> dict | None:
         """See `DefaultTrainer.train`.
 
         Raises:
-            FloatingPointError: if losses or weights are not finite, before they are written down.
+            NotFiniteError: if losses or weights are not finite, before they are written down.
             StoppedBySignal: after SIGINT or SIGTERM, when a checkpoint is written.
         """
         with self._stop.signals:
             return super().train()
+
+    def run_step(self) -> None:
+        try:
+            super().run_step()
+        except NotFiniteError:
+            raise
+        except FloatingPointError as error:
+            raise self._check_losses.explain(error) from error
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:  # it was stopped, be it in its last iteration

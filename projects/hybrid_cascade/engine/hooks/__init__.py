@@ -1,6 +1,6 @@
 """Hooks of a training."""
 
-from .finite import CheckLosses, CheckWeights
+from .finite import CheckLosses, CheckWeights, NotFiniteError
 from .results import DrawResults
 from .seed import SeedEachIteration
 from .signals import StopOnSignal, StoppedBySignal, StopSignals
@@ -9,6 +9,7 @@ __all__ = [
     "CheckLosses",
     "CheckWeights",
     "DrawResults",
+    "NotFiniteError",
     "SeedEachIteration",
     "StopOnSignal",
     "StopSignals",

@@ -15,6 +15,10 @@ ADVICE = (
 )
 
 
+class NotFiniteError(FloatingPointError):
+    """Losses or weights of a training are not finite."""
+
+
 class CheckLosses(HookBase):
     """Stop in all processes if the losses of one are not finite, before the optimizer's step.
 
@@ -22,47 +26,68 @@ class CheckLosses(HookBase):
     that alone tells when gradients are there.
 
     Raises:
-        FloatingPointError: by `after_backward`; names the iteration, losses and image files.
+        NotFiniteError: by `after_backward`; names the iteration, losses and image files.
     """
 
     def __init__(self) -> None:
         self._batch: list[dict] = []
         self._losses: dict[str, Tensor] = {}
-        self._handle: Any = None
+        self._handles: list[Any] = []
 
     def before_train(self) -> None:
-        self._handle = self.trainer.model.register_forward_hook(self._note)
+        model = self.trainer.model
+        self._handles = [
+            model.register_forward_pre_hook(self._note_batch),
+            model.register_forward_hook(self._note_losses),
+        ]
 
     def after_train(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         self._batch, self._losses = [], {}
 
-    def _note(self, model: nn.Module, args: tuple, losses: Any) -> None:
+    def _note_batch(self, model: nn.Module, args: tuple) -> None:
         if model.training:
             self._batch = args[0]
+
+    def _note_losses(self, model: nn.Module, _args: tuple, losses: Any) -> None:
+        if model.training:
             self._losses = losses if isinstance(losses, Mapping) else {"total_loss": losses}
 
     def after_backward(self) -> None:
         values = torch.stack([loss.detach().float() for loss in self._losses.values()])
         fault = None
         if not values.isfinite().all():
-            losses = ", ".join(f"{k} = {v.item():.4g}" for k, v in self._losses.items())
-            files = ", ".join(str(x.get("file_name", x.get("image_id"))) for x in self._batch)
-            fault = f"{_process()}: {losses}; its images: {files}."
+            fault = f"{self._list_losses()} ({self._list_images()})"
         faults = [fault for fault in comm.all_gather(fault) if fault]
         if faults:
-            raise FloatingPointError(
-                f"The loss is not finite at iteration {self.trainer.iter}. {' '.join(faults)} "
+            raise NotFiniteError(
+                f"The loss is not finite at iteration {self.trainer.iter}: {'; '.join(faults)}. "
                 f"{ADVICE}"
             )
+
+    def explain(self, error: FloatingPointError) -> NotFiniteError:
+        """Return an error of a forward pass, such as that of Detectron2's RPN, with its images."""
+        before = f"In the iteration before, {self._list_losses()}. " if self._losses else ""
+        return NotFiniteError(
+            f"No finite losses at iteration {self.trainer.iter}: {error} In {_process()}, "
+            f"{self._list_images()}. {before}{ADVICE}"
+        )
+
+    def _list_losses(self) -> str:
+        losses = (f"{name} = {value.item():.4g}" for name, value in self._losses.items())
+        return f"the losses of {_process()} were {', '.join(losses)}"
+
+    def _list_images(self) -> str:
+        files = (str(image.get("file_name", image.get("image_id"))) for image in self._batch)
+        return f"images of the batch: {', '.join(files)}"
 
 
 class CheckWeights(HookBase):
     """Stop in all processes before weights that are not finite are written to a checkpoint.
 
     Raises:
-        FloatingPointError: by `after_step`; names the iteration and the weights.
+        NotFiniteError: by `after_step`; names the iteration and the weights.
     """
 
     def __init__(self, period: int):
@@ -79,7 +104,7 @@ class CheckWeights(HookBase):
 
 
 def check_weights(model: nn.Module, iteration: int, *, in_all_processes: bool = True) -> None:
-    """Raise a FloatingPointError if parameters or statistics of norms are NaN or infinite.
+    """Raise a NotFiniteError if parameters or statistics of norms are NaN or infinite.
 
     Args:
         model: the model of a training.
@@ -93,14 +118,14 @@ def check_weights(model: nn.Module, iteration: int, *, in_all_processes: bool = 
     fault = None
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        fault = f"{_process()}: {', '.join(bad[:5])}{more}."
+        fault = f"In {_process()}: {', '.join(bad[:5])}{more}."
     faults = comm.all_gather(fault) if in_all_processes else [fault]
     if any(faults):
-        raise FloatingPointError(
+        raise NotFiniteError(
             f"The weights are not finite after iteration {iteration}, no checkpoint is written. "
             f"{' '.join(fault for fault in faults if fault)} {ADVICE}"
         )
 
 
 def _process() -> str:
-    return f"Process {comm.get_rank() + 1} of {comm.get_world_size()}"
+    return f"process {comm.get_rank() + 1} of {comm.get_world_size()}"

@@ -113,7 +113,7 @@ def _end_at_second_signal(reader: int) -> None:
                     first = time.monotonic()
                     _say(f"{name}: the training stops after this iteration; again: at once.")
                 elif time.monotonic() - first > SAME_SIGNAL:
-                    _say(f"{name} again: the process ends without a checkpoint.")
+                    _say(f"{name} again: the process ends at once.")
                     os._exit(128 + number)
 
 
