@@ -15,6 +15,10 @@ def make_groups(root, cgroup, files):
         path.write_text(text)
 
 
+def version_1(folder, quota):
+    return {f"{folder}/cpu.cfs_quota_us": f"{quota}\n", f"{folder}/cpu.cfs_period_us": "100000\n"}
+
+
 V1 = "4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n"
 
 
@@ -25,9 +29,9 @@ V1 = "4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n"
         ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
         ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
         ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3),
-        (V1, {"cpu,cpuacct/cpu.cfs_quota_us": "400000", "cpu,cpuacct/cpu.cfs_period_us": "1e5"}, 8),
-        (V1, {"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
-        (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        (V1, version_1("cpu,cpuacct", 400_000), 4),
+        (V1, version_1("cpu/docker/abc", 600_000), 6),
+        (V1, version_1("cpu", -1), 8),
     ],
 )
 def test_the_quota_of_a_container_limits_the_cores(cgroup, files, expected, tmp_path, monkeypatch):

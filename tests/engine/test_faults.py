@@ -23,7 +23,7 @@ def test_a_full_disk_is_found_behind_the_error_of_torch_that_follows(number):
         try:
             raise OSError(number, "No space left on device", "model_0000001.pth")
         except OSError:
-            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+            raise RuntimeError("[enforce fail at inline_container.cc:672] .")  # noqa: B904
 
     sentence = describe_fault(raised(save))
     assert sentence.startswith("The disk is full: No space left on device (model_0000001.pth)")
