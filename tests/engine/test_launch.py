@@ -107,7 +107,7 @@ def start_and_wait_for_an_iteration(config, folder, launcher=()):
 def test_sigterm_writes_a_checkpoint_and_says_how_to_resume(own_config, tmp_path):
     process, command = start_and_wait_for_an_iteration(own_config, tmp_path)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait(300) == 143
     resume = " ".join([*command[:2], "--resume", *command[2:]])
     assert f"To continue: {resume}" in (tmp_path / "stderr.txt").read_text()
     assert len(list((tmp_path / "out").glob("model_*.pth"))) == 1
@@ -121,7 +121,7 @@ def test_the_processes_of_a_killed_torchrun_end_by_themselves(own_config, tmp_pa
     assert len(children) == 2
     process.kill()
     process.wait()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < end
         time.sleep(0.1)
