@@ -55,9 +55,9 @@ class CheckLosses(HookBase):
             self._losses = losses if isinstance(losses, Mapping) else {"total_loss": losses}
 
     def after_backward(self) -> None:
-        values = torch.stack([loss.detach().float() for loss in self._losses.values()])
+        losses = [loss.detach().float() for loss in self._losses.values()]
         fault = None
-        if not values.isfinite().all():
+        if losses and not torch.stack(losses).isfinite().all():
             fault = f"{self._list_losses()} ({self._list_images()})"
         faults = [fault for fault in comm.all_gather(fault) if fault]
         if faults:
