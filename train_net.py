@@ -8,12 +8,13 @@
 torchrun --nproc_per_node 2 train_net.py --config-file X.py
 """
 
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from hybrid_cascade.engine import (
     Trainer,
+    argument_parser,
     as_run_config,
     build_model,
     draw_results,
@@ -45,4 +46,4 @@ def main(args) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser(epilog=__doc__).parse_args())
+    launch(main, argument_parser(epilog=__doc__).parse_args())

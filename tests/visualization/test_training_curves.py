@@ -68,3 +68,13 @@ def test_plots_without_data_are_left_out_and_single_values_show(tmp_path, figure
     plot_training_curves(path, tmp_path / "curves.png")
     (axes,) = figures[0].axes
     assert axes.lines[0].get_marker() == "o"
+
+
+def test_losses_that_are_not_finite_leave_gaps(tmp_path, figures):
+    values = [2.0, float("nan"), 4.0, float("inf")]
+    lines = [{"iteration": i, "total_loss": value} for i, value in enumerate(values)]
+    lines.append({"iteration": 4, "bbox/AP": float("nan")})
+    plot_training_curves(write(tmp_path / "metrics.json", *lines), tmp_path / "curves.png")
+    losses, _ = figures[0].axes
+    assert losses.get_ylim() == (0, pytest.approx(1.05 * 4))
+    assert (tmp_path / "curves.png").exists()

@@ -5,7 +5,7 @@ from .checkpointer import FittingCheckpointer, load_weights
 from .config_files import load_config
 from .evaluation import draw_results, evaluate
 from .inference_options import with_test_time_options
-from .launch import launch
+from .launch import argument_parser, launch
 from .run_config import (
     RunConfig,
     as_run_config,
@@ -22,6 +22,7 @@ __all__ = [
     "LazyTrainer",
     "RunConfig",
     "Trainer",
+    "argument_parser",
     "as_run_config",
     "build_model",
     "draw_results",

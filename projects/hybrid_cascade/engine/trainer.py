@@ -25,7 +25,16 @@ from ..modeling import HTCROIHeads, MNCROIHeads
 from .build import build_model
 from .checkpointer import FittingCheckpointer
 from .evaluation import check_evaluation, evaluate
-from .hooks import DrawResults, SeedEachIteration
+from .hooks import (
+    CheckLosses,
+    CheckWeights,
+    DrawResults,
+    NotFiniteError,
+    SeedEachIteration,
+    StopOnSignal,
+    StoppedBySignal,
+    StopSignals,
+)
 from .partial_training import KeepFrozenStatistics, find_parts, freeze_parts, select_losses
 from .run_config import as_run_config
 from .sampler import ResumableTrainingSampler
@@ -108,6 +117,10 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[hooks.HookBase]:
         default_hooks = super().build_hooks()
+        period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+        self._check_losses = CheckLosses()
+        self._trainer.register_hooks([self._check_losses])
+        self._stop = StopOnSignal(StopSignals(), period)
         for index, hook in enumerate(default_hooks):
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = self.run_config.max_to_keep
@@ -118,11 +131,45 @@ class Trainer(DefaultTrainer):
         seeds = [SeedEachIteration(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
         model = getattr(self.model, "module", self.model)
         statistics = KeepFrozenStatistics(find_parts(model, self.run_config.freeze))
-        return [*seeds, statistics, *default_hooks, DrawResults()]
+        kinds = [type(hook) for hook in default_hooks]
+        default_hooks.insert(kinds.index(hooks.EvalHook), self._stop)
+        # Weights are what they will be once PreciseBN, if there is any, has run.
+        writer = hooks.PeriodicCheckpointer if comm.is_main_process() else hooks.EvalHook
+        default_hooks.insert(kinds.index(writer), CheckWeights(period))
+        return [self._check_losses, *seeds, statistics, *default_hooks, DrawResults()]
+
+    def train(self) -> dict | None:
+        """See `DefaultTrainer.train`.
+
+        Raises:
+            NotFiniteError: if losses or weights are not finite, before they are written down.
+            StoppedBySignal: after SIGINT or SIGTERM, when a checkpoint is written.
+        """
+        with self._stop.signals:
+            return super().train()
+
+    def run_step(self) -> None:
+        try:
+            super().run_step()
+        except NotFiniteError:
+            raise
+        except FloatingPointError as error:
+            raise self._check_losses.explain(error) from error
+
+    def after_train(self) -> None:
+        if self.iter < self.max_iter:  # it was stopped, be it in its last iteration
+            left_out = (hooks.EvalHook, DrawResults)
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, left_out)]
+        super().after_train()
 
     def test(self, cfg: CfgNode, model: nn.Module) -> dict:
         """See `evaluate`; the datasets are those of the user's config."""
-        return evaluate(self.run_config.cfg, model)
+        try:
+            with self._stop.signals.stop_at_once():
+                return evaluate(self.run_config.cfg, model)
+        except StoppedBySignal:
+            self._stop.save(self._stop.signals.received, in_all_processes=False)
+            raise
 
     def resume_or_load(self, resume: bool = True) -> None:
         """See `DefaultTrainer.resume_or_load`."""

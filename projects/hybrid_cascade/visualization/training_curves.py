@@ -82,8 +82,9 @@ def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.P
             marker = "o" if len(curve) == 1 or title == "AP" else None
             axes.plot(curve.keys(), curve.values(), marker=marker, label=_label(name))
         axes.set_xlim(0, 1.03 * max(last, 1))
-        highest = max(value for c in curves.values() for value in c.values())
-        axes.set_ylim(0, 1.05 * max(highest, 1e-9))
+        # NaN leaves a gap in a curve, and no bound.
+        values = [value for c in curves.values() for value in c.values() if math.isfinite(value)]
+        axes.set_ylim(0, 1.05 * max([*values, 1e-9]))
         axes.grid(alpha=0.3)
         if len(curves) > 1 or title == "AP":
             axes.legend()
