@@ -129,8 +129,8 @@ def test_images_of_both_orientations_resume_bit_for_bit(part, whole, workers):
     trainer = run(part, f"dataloader.train.num_workers={workers}")
     assert len({image["width"] > image["height"] for image in trainer.train_dataset}) == 2
     assert trainer.start_iter == 4
-    assert trainer.sampler._waiting  # images that waited for others of their orientation
     assert_same(part / "model_final.pth", whole / "model_final.pth")
+    assert trainer.sampler._waiting  # images that waited for others of their orientation
 
 
 @pytest.mark.parametrize("tag", ["", "of_another_run.pth", "../other/model_final.pth", "\1\xff"])

@@ -62,8 +62,8 @@ def read_file(path: str, *, unsafe: bool = False, lazy: bool = False) -> Any:
     if start.startswith(b"\x80") or (path.endswith(".pkl") and start[:1] in b"(}]cd"):
         return _read(path, unsafe, arrays=True)
     raise DamagedFileError(
-        f"{path} is not a checkpoint: it starts with {start[:16]!r}. Is it the page of a failed "
-        "download?"
+        f"{path} is not a checkpoint: it starts with {start[:16]!r}, perhaps as the page of a "
+        "failed download"
     )
 
 

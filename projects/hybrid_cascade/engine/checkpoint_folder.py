@@ -86,14 +86,14 @@ def find_newest_whole(folder: str, parts: list[str]) -> str:
         elif not newest or iteration > newest_iteration:
             newest, newest_iteration = other, iteration
     if newest:
-        logger.warning("%s. Resuming from %s", ". ".join(problems), newest)
+        logger.warning("%s. Resuming from %s", "; ".join(problems), newest)
     elif find_checkpoints(folder):
         raise ValueError(
-            f"No checkpoint in {folder!r} is whole: {'. '.join(problems)}. To start again, delete "
+            f"No checkpoint in {folder!r} is whole: {'; '.join(problems)}. To start again, delete "
             "them or name another folder (train.output_dir or OUTPUT_DIR)."
         )
     elif problems:
-        logger.warning("%s, nor any checkpoint: the training starts anew", ". ".join(problems))
+        logger.warning("%s, nor any checkpoint: the training starts anew", "; ".join(problems))
     return newest
 
 
