@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements.txt setup.py $(shell find projects/hybrid_casca
 	touch $@
 
 demo: install
-	$(PY) train_net.py --config-file configs/quick_start/htc_toy.py
+	$(PY) train_net.py --config-file configs/quick_start/htc_toy.py --resume
 
 lint: install
 	$(PY) -m ruff check .

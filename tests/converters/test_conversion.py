@@ -37,3 +37,9 @@ def test_a_wrong_shape_is_an_error(golden_file, tiny_model):
     weights["roi_head.bbox_head.0.fc_cls.weight"] = torch.zeros(81, 64)
     with pytest.raises(ValueError, match=r"Wrong shapes.*fc_cls.weight is \(81, 64\).*\(6, 64\)"):
         convert(MMDET, weights, tiny_model.state_dict())
+
+
+def test_values_that_are_no_weights_are_an_error_that_names_them():
+    nan = {"backbone.a.weight": torch.full((2,), float("nan"))}
+    with pytest.raises(ValueError, match="no weights .*backbone.a.weight is NaN at 2 of 2 places"):
+        convert(DETECTRON2, nan)

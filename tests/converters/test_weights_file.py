@@ -85,3 +85,27 @@ def test_the_error_for_a_file_without_weights_lists_its_keys(tmp_path):
 def test_a_missing_file_is_an_error():
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
         read_weights("nowhere.pth")
+
+
+@pytest.mark.parametrize("kind", ["x.pth", "x.npz"])
+def test_other_zip_archives_are_named(tmp_path, kind):
+    if kind == "x.npz":
+        np.savez(tmp_path / kind, w=np.ones(3))
+    else:
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / kind))
+    expected = "another zip archive" if kind == "x.npz" else "a TorchScript program"
+    with pytest.raises(ValueError, match=f"{kind} is not a checkpoint, but {expected}"):
+        read_weights(str(tmp_path / kind))
+
+
+def test_values_that_are_no_tensors_are_an_error_among_weights_only(tmp_path):
+    torch.save({"a.weight": torch.ones(2), "epoch": 3}, tmp_path / "x.pth")
+    assert list(read_weights(str(tmp_path / "x.pth"))) == ["a.weight"]
+    torch.save({"a.weight": torch.ones(2), "a.bias": [0.0]}, tmp_path / "y.pth")
+    with pytest.raises(ValueError, match=r"y.pth: 'a.bias' is a list, not a tensor"):
+        read_weights(str(tmp_path / "y.pth"))
+
+
+def test_arrays_of_the_other_byte_order_are_read(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"w": np.arange(3, dtype=">f4")}}))
+    assert torch.equal(read_weights(str(tmp_path / "x.pkl"))["w"], torch.arange(3.0))

@@ -1,8 +1,11 @@
 import pickle
+import sys
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from hybrid_cascade.engine import FittingCheckpointer, load_weights
@@ -129,3 +132,143 @@ def test_a_missing_file_is_an_error_that_names_file_and_key():
 def test_evaluation_without_weights_is_refused():
     with pytest.raises(ValueError, match="No weights given"):
         load_weights(model(), "")
+
+
+class Opener:
+    """An object whose creation writes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "x.pth", "old.pth", "x.pyth", "x.safetensors"])
+def test_no_file_runs_code(tmp_path, name):
+    path = tmp_path / name
+    content = {"model": model().state_dict(), "__author__": Opener(tmp_path / "executed")}
+    if name in ("x.pkl", "x.safetensors"):
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=name != "old.pth")
+    with pytest.raises(ValueError, match=name):
+        FittingCheckpointer(model()).load(str(path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_file_with_objects_says_what_to_do_if_it_is_trusted(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {}, "meta": Opener(tmp_path / "y")}))
+    with pytest.raises(ValueError, match=r"open\).* --unsafe-load .*torch.save"):
+        FittingCheckpointer(model()).load(str(tmp_path / "x.pkl"))
+
+
+def test_weights_of_caffe2_are_read_and_have_no_statistics(tmp_path, tiny_config):
+    stem = instantiate(tiny_config("mask_rcnn_toy").backbone.bottom_up.stem)
+    net = nn.ModuleDict({"stem": stem})
+    shape = stem.conv1.weight.shape
+    blobs = {
+        "conv1_w": np.ones(shape, np.float32),
+        "res_conv1_bn_s": np.full(shape[0], 2, np.float32),
+        "res_conv1_bn_b": np.full(shape[0], 3, np.float32),
+        "conv1_w_momentum": np.zeros(shape, np.float32),
+    }
+    (tmp_path / "R.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+    load_weights(net, str(tmp_path / "R.pkl"))
+    assert (stem.conv1.weight == 1).all() and (stem.conv1.norm.bias == 3).all()
+
+
+def test_statistics_that_frozen_norms_fill_in_are_missing(tmp_path, caplog):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), FrozenBatchNorm2d(4))
+    state = dict(net.state_dict())
+    del state["1.running_var"]
+    path = save(tmp_path / "part.pth", state)
+    with pytest.raises(ValueError, match=r"part.pth.*missing: 1.running_var;"):
+        load_weights(net, path)
+    FittingCheckpointer(net).load(path)
+    assert "1.running_var" in caplog.text
+
+
+def test_a_file_of_which_nothing_is_used_is_an_error_where_norms_fill_themselves_in(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), FrozenBatchNorm2d(4))
+    path = save(tmp_path / "foreign.pth", {"layer.weight": torch.zeros(3)})
+    with pytest.raises(ValueError, match="Nothing in .*foreign.pth.*layer.weight"):
+        FittingCheckpointer(net).load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.fill_(float("nan")), "0.weight is NaN at 12 of 12 places"),
+        (lambda w: w / 0, "0.weight is (NaN|infinite)"),
+        (lambda w: w.double() + 1e200, "0.weight is infinite"),
+        (lambda w: w.int(), "0.weight has values of torch.int32, not floating-point"),
+        (lambda w: w + 1j, "0.weight has values of torch.complex64"),
+        (lambda w: w.tolist(), "'0.weight' is a list, not a tensor"),
+        (lambda w: "weights", "'0.weight' is a str, not a tensor"),
+        (lambda w: w.to_sparse(), "0.weight is sparse"),
+        (lambda w: w.t().contiguous(), r"transposed.*0.weight \(3, 4\) instead of \(4, 3\)"),
+    ],
+)
+def test_values_that_are_no_weights_are_an_error_that_names_file_and_key(tmp_path, change, message):
+    state = dict(model().state_dict())
+    state["0.weight"] = change(state["0.weight"])
+    path = save(tmp_path / "odd.pth", state)
+    with pytest.raises(ValueError, match=f"odd.pth.*{message}"):
+        FittingCheckpointer(model()).load(path)
+
+
+def test_a_flipped_bit_is_an_error(tmp_path):
+    source = model()
+    path = tmp_path / "x.pth"
+    save(path, source.state_dict())
+    content = bytearray(path.read_bytes())
+    content[content.index(source[0].weight.detach().numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="x.pth.* is damaged: the checksum of"):
+        load_weights(model(), str(path))
+
+
+def test_a_file_of_mmdetection_names_the_command_that_converts_it(tmp_path):
+    state = {"state_dict": {"neck.lateral_convs.0.conv.weight": torch.ones(2)}, "meta": {}}
+    torch.save(state, tmp_path / "mm.pth")
+    for load in (load_weights, lambda net, path: FittingCheckpointer(net).load(path)):
+        with pytest.raises(ValueError, match="mm.pth.*convert_checkpoint.py --from mmdet"):
+            load(model(), str(tmp_path / "mm.pth"))
+
+
+def test_a_failed_load_does_not_disturb_the_next(tmp_path):
+    checkpointer = FittingCheckpointer(model())
+    (tmp_path / "a.pth").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match=r"a\.pth"):
+        checkpointer.load(str(tmp_path / "a.pth"))
+    checkpointer.load(save(tmp_path / "b.pth", model().state_dict()))
+
+
+def test_a_write_that_fails_leaves_the_file_from_before(tmp_path, monkeypatch):
+    checkpointer = FittingCheckpointer(model(), str(tmp_path))
+    checkpointer.save("model_final")
+    before = (tmp_path / "model_final.pth").read_bytes()
+
+    def write_half(content, file):
+        file.write(before[: len(before) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", write_half)
+    with pytest.raises(OSError, match="model_final.pth can't be written.*No space left"):
+        checkpointer.save("model_final")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model_final.pth", "last_checkpoint"}
+    assert (tmp_path / "model_final.pth").read_bytes() == before
+
+
+def test_safetensors_are_read_or_the_package_is_named(tmp_path, monkeypatch):
+    path, source = str(tmp_path / "x.safetensors"), model()
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file(source.state_dict(), path)
+    target = model()
+    load_weights(target, path)
+    assert torch.equal(target[0].weight, source[0].weight)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ValueError, match="x.safetensors: pip install safetensors"):
+        load_weights(model(), path)

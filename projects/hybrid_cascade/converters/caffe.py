@@ -137,21 +137,28 @@ def _sort_by_size(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _to_background_last(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    _count_rows(tensor, name)
     return tensor.roll(-1, dims=0)
 
 
 def _to_box_deltas(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """Drop the rows of the background, which is class 0 there, and normalize the others."""
-    if len(tensor) % 4:
+    if _count_rows(tensor, name) % 4:
         raise ValueError(f"{name} has {len(tensor)} rows, which are not four for each class")
     scale = torch.tensor(_BOX_WEIGHTS).reshape(4, *[1] * (tensor.dim() - 1))
     return (tensor.unflatten(0, (-1, 4))[1:] * scale).flatten(0, 1)
 
 
 def _check_rows(tensor: torch.Tensor, rows: int, name: str) -> torch.Tensor:
-    if len(tensor) != rows:
+    if _count_rows(tensor, name) != rows:
         raise ValueError(f"{name} has {len(tensor)} rows, but {rows} with MNC's nine anchors")
     return tensor
+
+
+def _count_rows(tensor: torch.Tensor, name: str) -> int:
+    if tensor.dim() == 0:
+        raise ValueError(f"{name} is a single number, which has no rows")
+    return len(tensor)
 
 
 def _check_anchors(model: nn.Module, yaml: bool) -> str:

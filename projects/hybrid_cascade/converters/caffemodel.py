@@ -69,7 +69,7 @@ def _read_hdf5(path: str) -> dict[str, torch.Tensor]:
     try:
         with h5py.File(path, "r") as file:
             file["data"].visititems(add)
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} is truncated, or HDF5 but not of Caffe: {error}") from error
     return tensors
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from .layer_names import Layout
 from .preprocessing import Preprocessing
+from .weight_values import find_fault
 from .weights_file import read_weights
 
 # The layers whose output channels follow the number of classes.
@@ -91,11 +92,17 @@ def convert(
             compared, and names are those of a cascade of three stages on a feature pyramid.
 
     Raises:
-        ValueError: if nothing can be used, if a tensor has the wrong shape, or if a parameter that
-            `source.must_fill` names gets no value. The message lists the names.
+        ValueError: if nothing can be used, if a tensor has the wrong shape or values that are no
+            weights (see `find_fault`), or if a parameter that `source.must_fill` names gets no
+            value. The message lists the names.
     """
     source.refuse(state_dict)
-    state_dict = source.adapt(state_dict, target)
+    try:
+        state_dict = source.adapt(state_dict, target)
+    except (IndexError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"A tensor of the file does not have the shape of {source.title}'s: {error}"
+        ) from error
     layout = Layout() if target is None else Layout.of(target)
     result = Conversion()
     wrong_shapes = []
@@ -141,6 +148,13 @@ def convert(
             + _list_names(". Parameters that get no value", missing)
             + _list_names(". Not used", list(result.left))
         )
+    faults = [
+        find_fault(name, state_dict[name], None if target is None else target[new_name])
+        for name, new_name in dict(result.mapped).items()
+        if not _is_counter(name)
+    ]
+    if faults := list(filter(None, faults)):
+        raise ValueError("The file" + _list_names(" has values that are no weights", faults))
     return result
 
 

@@ -143,12 +143,14 @@ def reorder_patch_merging(state_dict: Mapping[str, torch.Tensor]) -> dict[str, t
     concatenate the C channels of the pixels, column by column.
     """
     return {
-        name: _pixels_first(tensor) if _PATCH_MERGING.fullmatch(name) else tensor
+        name: _pixels_first(tensor, name) if _PATCH_MERGING.fullmatch(name) else tensor
         for name, tensor in state_dict.items()
     }
 
 
-def _pixels_first(tensor: torch.Tensor) -> torch.Tensor:
+def _pixels_first(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    if tensor.dim() == 0 or tensor.shape[-1] % 4:
+        raise ValueError(f"{name} is {tuple(tensor.shape)}, whose channels are not of 2 x 2 pixels")
     by_pixel = tensor.unflatten(-1, (-1, 2, 2))  # C, row, column
     return by_pixel.movedim(-3, -1).transpose(-3, -2).flatten(-3)
 

@@ -3,18 +3,41 @@
 Checkpoints of other projects are converted by the package `hybrid_cascade.converters`.
 """
 
+import logging
 import os
-import pickle
+from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.utils import comm
 from torch import nn
 
 from ..converters.conversion import shorten
+from ..converters.weight_values import find_fault
+from ..converters.weights_file import find_weights, read_file
+from .checkpoint_folder import WholeFiles, find_checkpoints, find_newest_whole, is_complete
+
+logger = logging.getLogger(__name__)
+
+# What the names in MMDetection's files start with, and none here does.
+_MMDETECTION = ("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head.")
+_MMDETECTION_ADVICE = (
+    "it is a file of MMDetection; convert it with tools/convert_checkpoint.py --from mmdet."
+)
+_ADVICE = "files of other projects need tools/convert_checkpoint.py."
+_STRICT_ADVICE = "use the config, with the overrides, that the checkpoint was trained with."
+_NO_WEIGHTS = ("_momentum", "num_batches_tracked")  # of Caffe2 and pycls
+_ANCHORS = "anchor_generator.cell_anchors"
+_STATISTICS = (".running_mean", ".running_var")
 
 
 class FittingCheckpointer(DetectionCheckpointer):
     """`DetectionCheckpointer` that fails where that one warns and goes on with random weights.
+
+    It reads what `hybrid_cascade.converters.weights_file.read_file` reads, and so runs no code from
+    a file. It writes files beside those that they replace, and renames them when they are complete.
 
     Weights to start a training from may lack heads, or have heads for other classes: these then
     start from random weights. At least one parameter must fit. With `strict`, all must, and the
@@ -29,7 +52,23 @@ class FittingCheckpointer(DetectionCheckpointer):
     def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **kwargs):
         super().__init__(model, save_dir, **kwargs)
         self.strict = strict
+        self.path_manager = WholeFiles(self.path_manager)
         self._path = None
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """See `Checkpointer.save`.
+
+        Raises:
+            OSError: if the file can't be written; an earlier one of the same name stays.
+        """
+        try:
+            super().save(name, **kwargs)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer hides the OSError in another
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise OSError(
+                f"The checkpoint {name}.pth can't be written to {self.save_dir!r}: {reason}. "
+                "Those from before are complete."
+            ) from error
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """See `Checkpointer.load`.
@@ -39,20 +78,53 @@ class FittingCheckpointer(DetectionCheckpointer):
             ValueError: if it is damaged, or its weights do not fit; names the file and keys.
         """
         self._path = path
-        if path and "://" not in path and not os.path.isfile(path):
+        local_path = urlparse(path)._replace(query="").geturl() if path else path
+        if path and "://" not in path and not os.path.isfile(local_path):
             raise FileNotFoundError(
                 f"There is no checkpoint {path!r} (train.init_checkpoint or MODEL.WEIGHTS). "
                 'docs/configs.md says where backbones come from; "" trains from scratch.'
             )
         try:
             return super().load(path, checkpointables)
-        except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, KeyError) as error:
+        except _UnfitError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
             raise ValueError(f"The checkpoint {path!r} can't be read: {error}") from error
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 leaves it after an error
+
+    def find_checkpoint(self) -> str:
+        """Return the file to resume from, "" if there is none; see `find_newest_whole`.
+
+        The main process looks for it. All processes must call this, and have the file.
+        """
+        path = error = ""
+        if comm.is_main_process():
+            try:
+                path = find_newest_whole(self.save_dir, list(self.checkpointables))
+            except ValueError as caught:
+                error = str(caught)
+        path, error = comm.all_gather((path, error))[0]
+        if error:
+            raise ValueError(error)
+        return path
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
-        """See `Checkpointer.resume_or_load`; a checkpoint to resume from must fit entirely."""
-        if not (resume and self.has_checkpoint()):
-            return super().resume_or_load(path, resume=False)
+        """See `Checkpointer.resume_or_load`; a checkpoint to resume from must fit entirely.
+
+        Raises:
+            FileExistsError: without `resume`, if the folder has checkpoints, which the training
+                would overwrite.
+            ValueError: with it, if none of the folder's checkpoints is whole.
+        """
+        if not resume:
+            self._refuse_to_overwrite()
+            return self.load(path, checkpointables=[])
+        last = self.find_checkpoint()
+        return self.resume(last) if last else self.load(path, checkpointables=[])
+
+    def resume(self, path: str) -> dict:
+        """Load a checkpoint with the state of the training; it must fit entirely."""
         strict = FittingCheckpointer(
             self.model,
             self.save_dir,
@@ -60,34 +132,118 @@ class FittingCheckpointer(DetectionCheckpointer):
             save_to_disk=self.save_to_disk,
             **self.checkpointables,
         )
-        return strict.load(self.get_checkpoint_file())
+        return strict.load(path)
 
-    def _load_model(self, checkpoint):
+    def save_if_incomplete(self, name: str, iteration: int) -> None:
+        """Save a checkpoint of an iteration unless there is a whole one of that name."""
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        if self.save_to_disk and not is_complete(path, list(self.checkpointables), iteration):
+            self.save(name, iteration=iteration)
+
+    def _refuse_to_overwrite(self) -> None:
+        found = find_checkpoints(self.save_dir) if self.save_dir and comm.is_main_process() else []
+        [found, *_] = comm.all_gather(found)
+        if found:
+            raise FileExistsError(
+                f"The output folder {self.save_dir!r} has checkpoints of an earlier training "
+                f"({shorten(found, limit=3)}), which this one would overwrite. Continue it with "
+                "--resume, name another folder (train.output_dir or OUTPUT_DIR), or delete them."
+            )
+
+    def _load_file(self, filename: str) -> dict:
+        content = read_file(filename)
+        weights = find_weights(content, filename)
+        rest = {}
+        if isinstance(content, dict) and isinstance(content.get("model"), dict):
+            rest = {key: value for key, value in content.items() if key != "model"}
+        elif filename.endswith(".pkl"):  # of Caffe2
+            rest = {"__author__": "Caffe2", "matching_heuristics": True}
+        elif filename.endswith(".pyth"):  # of pycls
+            rest = {"__author__": "pycls", "matching_heuristics": True}
+        options = parse_qs(urlparse(self._path).query)
+        if options.pop("matching_heuristics", None) == ["True"]:
+            rest["matching_heuristics"] = True
+        if options:
+            raise ValueError(f"unknown options after the question mark: {', '.join(options)}")
+        if rest.get("matching_heuristics"):
+            weights = {k: v for k, v in weights.items() if not k.endswith(_NO_WEIGHTS)}
+        return {**rest, "model": weights}
+
+    def _load_model(self, checkpoint: dict) -> Any:
         weights = checkpoint["model"]
+        if all(key.startswith("module.") for key in weights):  # of DistributedDataParallel
+            weights = {key.removeprefix("module."): value for key, value in weights.items()}
+        ours = self.model.state_dict()
+        is_caffe2 = checkpoint.get("__author__") == "Caffe2"
+        if checkpoint.pop("matching_heuristics", False):
+            weights = align_and_update_state_dicts(ours, weights, c2_conversion=is_caffe2)
+        # Normalizations of Caffe2 have no statistics, and Detectron2's fill them in.
+        self._check_fit(weights, ours, without_statistics=is_caffe2)
+        checkpoint["model"] = weights
         incompatible = super()._load_model(checkpoint)
-        wrong_shapes = [
-            f"{key} {tuple(theirs)} instead of {tuple(ours)}"
-            for key, theirs, ours in incompatible.incorrect_shapes
-        ]
-        missing = _without_counters(incompatible.missing_keys)
-        surplus, wrong_values = self._check_surplus(incompatible.unexpected_keys, weights)
-        if self.strict and (wrong_shapes or missing or surplus or wrong_values):
-            raise ValueError(
-                f"The checkpoint {self._path!r} does not fit the model of this config: "
-                + _list_keys("wrong shapes", wrong_shapes)
-                + _list_keys("missing", missing)
-                + _list_keys("not in the model", surplus)
-                + _list_keys("other values than the config's", wrong_values)
-                + "use the config, with the overrides, that the checkpoint was trained with."
-            )
-        if len(incompatible.missing_keys) == len(self.model.state_dict()):
-            raise ValueError(
-                f"Nothing in the checkpoint {self._path!r} fits the model of this config: "
-                + _list_keys("wrong shapes", wrong_shapes)
-                + _list_keys("in the file", incompatible.unexpected_keys)
-                + "files of other projects need tools/convert_checkpoint.py."
-            )
+        filled = [key for key in _missing_keys(weights, ours) if key.endswith(_STATISTICS)]
+        if not is_caffe2:
+            incompatible.missing_keys.extend(set(filled) - set(incompatible.missing_keys))
         return incompatible
+
+    def _check_fit(
+        self,
+        weights: dict[str, torch.Tensor],
+        ours: dict[str, torch.Tensor],
+        without_statistics: bool,
+    ) -> None:
+        """Raise an error if the weights of a file do not fit as they have to."""
+        used = [k for k, v in weights.items() if k in ours and v.shape == ours[k].shape]
+        faults = [find_fault(key, weights[key], ours[key]) for key in used if not _is_counter(key)]
+        if faults := list(filter(None, faults)):
+            raise _UnfitError(
+                f"The checkpoint {self._path!r} has values that are no weights: "
+                f"{shorten(faults, limit=5)}."
+            )
+        shapes = {
+            key: f"{key} {tuple(value.shape)} instead of {tuple(ours[key].shape)}"
+            for key, value in weights.items()
+            if key in ours and value.shape != ours[key].shape
+        }
+        missing = _missing_keys(weights, ours)
+        if without_statistics:
+            missing = [key for key in missing if not key.endswith(_STATISTICS)]
+        surplus, wrong_values = self._check_surplus([k for k in weights if k not in ours], weights)
+        lists = (
+            _list_keys("wrong shapes", list(shapes.values()))
+            + _list_keys("missing", missing if self.strict else [])
+            + _list_keys("not in the model", surplus)
+            + _list_keys("other values than the config's", wrong_values)
+        )
+        is_foreign = any(key.startswith(_MMDETECTION) for key in weights)
+        if all(map(_is_counter, used)):
+            raise _UnfitError(
+                f"Nothing in the checkpoint {self._path!r} fits the model of this config: {lists}"
+                + (_MMDETECTION_ADVICE if is_foreign else _ADVICE)
+            )
+        if self.strict and (shapes or missing or surplus or wrong_values):
+            raise _UnfitError(
+                f"The checkpoint {self._path!r} does not fit the model of this config: {lists}"
+                + (_MMDETECTION_ADVICE if is_foreign else _STRICT_ADVICE)
+            )
+        transposed = [
+            text
+            for key, text in shapes.items()
+            if sorted(weights[key].shape) == sorted(ours[key].shape)
+        ]
+        if transposed:
+            raise _UnfitError(
+                f"The checkpoint {self._path!r} has transposed weights: "
+                f"{shorten(transposed, limit=5)}. Transpose them, or remove them from the file, so "
+                "that they start from random weights."
+            )
+        if shapes or missing:
+            logger.warning(
+                "%s fills %d of the model's %d weights; the others start from random ones",
+                self._path,
+                len(used),
+                len(ours),
+            )
 
     def _check_surplus(
         self, keys: list[str], weights: dict[str, torch.Tensor]
@@ -98,19 +254,31 @@ class FittingCheckpointer(DetectionCheckpointer):
         file has the same values.
         """
         buffers = dict(self.model.named_buffers())
-        surplus = [key for key in _without_counters(keys) if key not in buffers]
+        surplus = [
+            key
+            for key in keys
+            if key not in buffers and not _is_counter(key) and _ANCHORS not in key
+        ]
         wrong_values = [
             key
             for key in keys
             if key in buffers
-            and key in weights
+            and _ANCHORS not in key
             and not torch.equal(weights[key].flatten().to(buffers[key]), buffers[key].flatten())
         ]
         return surplus, wrong_values
 
 
-def _without_counters(keys: list[str]) -> list[str]:
-    return [key for key in keys if not key.endswith("num_batches_tracked")]
+class _UnfitError(ValueError):
+    """The weights of a file do not fit; the message says all."""
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _missing_keys(weights: dict[str, torch.Tensor], ours: dict[str, torch.Tensor]) -> list[str]:
+    return [key for key in ours if key not in weights and not _is_counter(key)]
 
 
 def _list_keys(title: str, keys: list[str]) -> str:

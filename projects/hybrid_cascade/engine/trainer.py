@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -78,6 +79,7 @@ class Trainer(DefaultTrainer):
         )
         optimizer = self.build_optimizer(cfg, model)
         self._trainer = self._build_loop(model, self.build_train_loader(cfg), optimizer)
+        self._skip_batches(0)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = FittingCheckpointer(
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
@@ -172,10 +174,36 @@ class Trainer(DefaultTrainer):
             raise
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """See `DefaultTrainer.resume_or_load`."""
-        super().resume_or_load(resume)
-        images_per_process = self.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-        self.sampler.first = self.start_iter * images_per_process
+        """See `DefaultTrainer.resume_or_load`.
+
+        Resumes from the newest checkpoint that is whole. If the training was complete already, but
+        not its last file, writes that one again.
+
+        Raises:
+            FileExistsError: without `resume`, if the output folder has checkpoints.
+            ValueError: if a checkpoint does not fit, or none of the folder's is whole.
+        """
+        last = self.checkpointer.find_checkpoint() if resume else ""
+        if last:
+            self.checkpointer.resume(last)
+            self.start_iter = self.iter + 1
+            if self.start_iter >= self.max_iter:
+                self.checkpointer.save_if_incomplete("model_final", iteration=self.iter)
+                logger.info("%s is of the last iteration: nothing is left to train", last)
+        else:
+            self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=False)
+        self._skip_batches(self.start_iter)
+
+    def _skip_batches(self, number: int) -> None:
+        """Let the sampler start after the batches of some iterations."""
+        loader = getattr(self._trainer.data_loader, "_dataset", self._trainer.data_loader)
+        batch_size = self.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+        groups = None
+        if isinstance(loader, AspectRatioGroupedDataset):
+            groups = [
+                image.get("width", 0) > image.get("height", 0) for image in self.train_dataset
+            ]
+        self.sampler.skip(number, batch_size=batch_size, groups=groups)
 
     def _check_data(self, model: nn.Module) -> None:
         name = " + ".join(self.cfg.DATASETS.TRAIN)

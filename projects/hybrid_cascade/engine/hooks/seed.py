@@ -9,8 +9,7 @@ class SeedEachIteration(HookBase):
     """Make the random numbers of an iteration depend on the seed and its number only.
 
     A resumed run then draws the same numbers as a run without interruption, and ends with the same
-    weights bit for bit. That holds as long as the data loader has no workers (their state is not
-    saved) and the order of the images does not depend on grouping by aspect ratio.
+    weights bit for bit. The random numbers of the images are `SeedEachSample`'s.
     """
 
     def __init__(self, seed: int):

@@ -16,6 +16,8 @@ from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig
 from torch import nn
 
+from ..sampler import ResumableTrainingSampler, SeedEachSample
+
 
 @dataclass
 class FurtherModel:
@@ -212,6 +214,14 @@ def read_further_models(entries: Any, key: str) -> list[FurtherModel]:
         config_file, weights, *overrides = entry
         models.append(FurtherModel(weights, config_file, tuple(overrides)))
     return models
+
+
+def seed_samples(
+    cfg: CfgNode, mapper: Callable[[dict], Any], sampler: TrainingSampler
+) -> Callable[[dict], Any]:
+    """Return the mapper of a training data loader, `SeedEachSample` if the run has a seed."""
+    has_seed = cfg.SEED >= 0 and isinstance(sampler, ResumableTrainingSampler)
+    return SeedEachSample(mapper, sampler, cfg.SEED) if has_seed else mapper
 
 
 def loader_seed(cfg: CfgNode) -> dict[str, int]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...data import load_datasets
 from ...evaluation import LabelMapEvaluator
-from .base import InferenceOptions, RunConfig, loader_seed, read_further_models
+from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
 
 
 class LazyRunConfig(RunConfig):
@@ -125,6 +125,8 @@ class LazyRunConfig(RunConfig):
         args.setdefault("sampler", sampler)
         if loader._target_ is build_detection_train_loader:
             args = {**loader_seed(cfg), **args}
+            if "mapper" in args:
+                args["mapper"] = seed_samples(cfg, args["mapper"], args["sampler"])
         return loader._target_(dataset=dataset, **args)
 
     def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

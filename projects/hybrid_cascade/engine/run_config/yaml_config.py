@@ -21,7 +21,7 @@ from torch import nn
 from ...data import build_train_mapper, load_datasets
 from ...evaluation import LabelMapEvaluator
 from ...evaluation.by_dataset import SEM_SEG_TYPES, build_evaluators_of, check_evaluator_type
-from .base import InferenceOptions, RunConfig, loader_seed, read_further_models
+from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
 
 
 class YamlRunConfig(RunConfig):
@@ -113,12 +113,13 @@ class YamlRunConfig(RunConfig):
     def build_train_loader(
         self, cfg: CfgNode, dataset: list[dict], sampler: TrainingSampler
     ) -> Iterable[list[dict]]:
+        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            sampler = None  # Detectron2 builds the one that the config names
         return build_detection_train_loader(
             cfg,
             dataset=dataset,
-            mapper=build_train_mapper(cfg, dataset),
-            # None: the one that the config names
-            sampler=sampler if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler" else None,
+            mapper=seed_samples(cfg, build_train_mapper(cfg, dataset), sampler),
+            sampler=sampler,
             **loader_seed(cfg),
         )
 
