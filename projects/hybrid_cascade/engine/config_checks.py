@@ -32,17 +32,7 @@ from .config_rules import (
     values_of_dict,
     whole,
 )
-
-
-class ConfigError(ValueError):
-    """A config that can't be used; the message names the key or the file, and says what to do."""
-
-
-class UnknownKeyError(ConfigError, KeyError):
-    """A key that nothing reads."""
-
-    __str__ = Exception.__str__  # a KeyError would put its message in quotes
-
+from .run_config import ConfigError, RunConfig
 
 _POSITIVE, _NOT_NEGATIVE = above(0), number(0)
 _SIDES = one_or_list_of(whole(0))  # 0: images keep their size
@@ -262,26 +252,46 @@ def check_values(cfg: DictConfig | CfgNode) -> None:
             raise ConfigError(f"{key} is {value!r}, but has to be {rule.text}")
 
 
-def check_is_registered(dataset_name: str, key: str) -> None:
-    """Raise a ConfigError if no dataset of a name is registered; `key` is where the name stands."""
-    if dataset_name in DatasetCatalog.list():
+def check_training(run_config: RunConfig, num_processes: int) -> None:
+    """Check what a training needs of a config, besides its data.
+
+    Raises:
+        ConfigError: see `check_values` and `check_test_datasets`; for training datasets that are
+            not registered; if the processes can't share the images of a batch equally.
+    """
+    check_values(run_config.cfg)
+    key, names = run_config.train_datasets
+    if not names:
+        raise ConfigError(f"{key} is empty: name a dataset to train on")
+    for name in names:
+        _check_is_registered(name, key)
+    check_test_datasets(run_config)
+    solver = run_config.trainer_config().SOLVER
+    # Detectron2 scales the batch from this number of processes to that of the run.
+    shares = solver.REFERENCE_WORLD_SIZE or num_processes
+    if solver.IMS_PER_BATCH % shares:
+        raise ConfigError(
+            f"{run_config.KEYS['batch_size']} is {solver.IMS_PER_BATCH}, but has to be a multiple "
+            f"of the {shares} processes, which share it"
+        )
+
+
+def check_test_datasets(run_config: RunConfig) -> None:
+    """Raise a ConfigError if a dataset to evaluate on is not registered."""
+    for name in run_config.test_dataset_names:
+        _check_is_registered(name, run_config.KEYS["test_datasets"])
+
+
+def _check_is_registered(name: str, key: str) -> None:
+    if name in DatasetCatalog.list():
         return
-    near = difflib.get_close_matches(dataset_name, DatasetCatalog.list(), n=3)
+    near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
     hint = f" Is it {' or '.join(map(repr, near))}?" if near else ""
     raise ConfigError(
-        f"{key} names the dataset {dataset_name!r}, which is not registered.{hint} Register your "
-        "data (hybrid_cascade.data.register_coco_json) in the LazyConfig, or in a module that "
+        f"{key} names the dataset {name!r}, which is not registered.{hint} Register your data "
+        "(hybrid_cascade.data.register_coco_json) in the LazyConfig, or in a module that "
         "DATASETS.IMPORTS of a YAML config names."
     )
-
-
-def check_batch_size(key: str, batch_size: int, num_processes: int) -> None:
-    """Raise a ConfigError if processes can't share the images of a batch equally."""
-    if batch_size < 1 or batch_size % num_processes:
-        raise ConfigError(
-            f"{key} is {batch_size}, but has to be a multiple of the {num_processes} processes, "
-            "which share it"
-        )
 
 
 @cache
@@ -319,17 +329,11 @@ def _tree_values(
     cfg: DictConfig, key: str, value: Any, is_known: bool
 ) -> Iterator[tuple[str, Any]]:
     """Yield keys and values below a key; `is_known` tells whether arguments mean what we think."""
-    if _has_interpolation(value):
-        try:
-            value = OmegaConf.select(cfg, key)
-            if OmegaConf.is_list(value):
-                value = OmegaConf.to_container(value, resolve=True)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{key} is {value!r}: {error}") from error
-        if OmegaConf.is_config(value):  # a section, whose values are checked where they stand
-            return
-    if is_known and not (isinstance(value, dict) and "_target_" in value) and value != "???":
-        yield key, value
+    is_call = isinstance(value, dict) and "_target_" in value
+    if is_known and not is_call and value != "???" and _rule_of(key, False) is not None:
+        value_read = _resolved(cfg, key, value)
+        if not OmegaConf.is_config(value_read):  # a section's values are checked where they stand
+            yield key, value_read
     if isinstance(value, dict):
         target = value.get("_target_")
         is_known = is_known if target is None else _is_ours(target)
@@ -341,9 +345,16 @@ def _tree_values(
             yield from _tree_values(cfg, f"{key}.{index}", member, is_known)
 
 
-def _has_interpolation(value: Any) -> bool:
+def _resolved(cfg: DictConfig, key: str, value: Any) -> Any:
+    """Return a value, or what its interpolations ("${train.max_iter}") stand for."""
     members = value if isinstance(value, list) else [value]
-    return any(isinstance(member, str) and "${" in member for member in members)
+    if not any(isinstance(member, str) and "${" in member for member in members):
+        return value
+    try:
+        found = OmegaConf.select(cfg, key)
+        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_list(found) else found
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key} is {value!r}: {error}") from error
 
 
 def _is_ours(target: Any) -> bool:

@@ -18,8 +18,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import add_hybrid_cascade_config
-from .config_checks import ConfigError, UnknownKeyError, check_values
-from .run_config import as_run_config
+from .config_checks import check_values
+from .run_config import ConfigError, UnknownKeyError, as_run_config
 
 # All keys of a LazyConfig's `train` section, and their values where a config leaves them out:
 # Detectron2's (its configs/common/train.py), then those that this project adds.
