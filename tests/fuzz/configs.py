@@ -124,7 +124,7 @@ YAML_KEYS = [
     (["NOWHERE", "5"], "NOWHERE"),
     (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
     (["SOLVER", "5"], "SOLVER"),
-    (["MODEL.ROI_HEADS.NAME", "[1"], "MODEL.ROI_HEADS.NAME"),
+    (["SOLVER.MAX_ITER", "[1"], "SOLVER.MAX_ITER"),
 ]
 
 # Files that are no configs: name and content.

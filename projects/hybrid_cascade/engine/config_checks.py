@@ -319,37 +319,44 @@ def _yaml_values(prefix: str, node: CfgNode) -> Iterator[tuple[str, Any]]:
 
 
 def _lazy_values(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    pairs = []
     for section in ("train", "dataloader", "optimizer", "lr_multiplier", "model"):
         if section in cfg:
             tree = OmegaConf.to_container(cfg[section], resolve=False)
-            yield from _tree_values(cfg, section, tree, is_known=section == "train")
+            pairs += _tree_values(section, tree, is_known=section == "train")
+    # An error should name the key of a value rather than one that refers to it.
+    yield from (pair for pair in pairs if not _refers(pair[1]))
+    for key, value in pairs:
+        if _refers(value):
+            found = _resolved(cfg, key, value)
+            if not OmegaConf.is_config(found):  # a section's values are checked where they stand
+                yield key, found
 
 
-def _tree_values(
-    cfg: DictConfig, key: str, value: Any, is_known: bool
-) -> Iterator[tuple[str, Any]]:
+def _tree_values(key: str, value: Any, is_known: bool) -> Iterator[tuple[str, Any]]:
     """Yield keys and values below a key; `is_known` tells whether arguments mean what we think."""
     is_call = isinstance(value, dict) and "_target_" in value
     if is_known and not is_call and value != "???" and _rule_of(key, False) is not None:
-        value_read = _resolved(cfg, key, value)
-        if not OmegaConf.is_config(value_read):  # a section's values are checked where they stand
-            yield key, value_read
+        yield key, value
     if isinstance(value, dict):
         target = value.get("_target_")
         is_known = is_known if target is None else _is_ours(target)
         for name, member in value.items():
             if name != "_target_":
-                yield from _tree_values(cfg, f"{key}.{name}", member, is_known)
+                yield from _tree_values(f"{key}.{name}", member, is_known)
     elif isinstance(value, list) and any(isinstance(member, dict) for member in value):
         for index, member in enumerate(value):
-            yield from _tree_values(cfg, f"{key}.{index}", member, is_known)
+            yield from _tree_values(f"{key}.{index}", member, is_known)
+
+
+def _refers(value: Any) -> bool:
+    """Tell whether a value is an interpolation ("${train.max_iter}"), or a list with one."""
+    members = value if isinstance(value, list) else [value]
+    return any(isinstance(member, str) and "${" in member for member in members)
 
 
 def _resolved(cfg: DictConfig, key: str, value: Any) -> Any:
-    """Return a value, or what its interpolations ("${train.max_iter}") stand for."""
-    members = value if isinstance(value, list) else [value]
-    if not any(isinstance(member, str) and "${" in member for member in members):
-        return value
+    """Return what an interpolation stands for."""
     try:
         found = OmegaConf.select(cfg, key)
         return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_list(found) else found

@@ -234,7 +234,7 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     LazyConfig adds every key. New keys are fine where they are arguments of a `_target_`.
     """
     key, separator, _ = override.partition("=")
-    if not separator:
+    if not (key and separator):
         raise ConfigError(f"The override {override!r} is not of the form key=value")
     node = cfg
     for part in key.lstrip("+~").split("."):
