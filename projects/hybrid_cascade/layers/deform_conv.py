@@ -116,7 +116,8 @@ class ModulatedDeformConv(nn.Module):
 
     def _check(self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None) -> None:
         tensors = {"x": x, "offset": offset, "mask": mask}
-        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        if mask is None:
+            del tensors["mask"]
         check_tensors(**tensors, weight=self.weight)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must be (N, {self.in_channels}, h, w), got {tuple(x.shape)}")

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .checks import check_pair, check_positive, check_tensors
+from .checks import FLOATS, check_pair, check_positive, check_tensors
 from .extension import compiled_devices, compiled_reason, register_first_order_autograd
 from .roi_warp_reference import roi_warp_reference
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_SAMPLES = 4096  # along each axis, as in the compiled operator
 
 
@@ -137,7 +136,7 @@ def roi_warp(
     check_tensors(input=input, boxes=boxes)
     if boxes.dim() != 2 or boxes.shape[1] != 5:
         raise ValueError(f"boxes must be (R, 5), got {tuple(boxes.shape)}")
-    if input.dtype not in DTYPES:
+    if input.dtype not in FLOATS:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
     if boxes.dtype not in (input.dtype, torch.float32, torch.float64):
         raise TypeError(f"boxes are {boxes.dtype} for {input.dtype} features")

@@ -8,7 +8,7 @@ from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
-from .checks import check_in_unit_interval, check_tensors
+from .checks import FLOATS, check_in_unit_interval, check_tensors
 
 METHODS = ("linear", "gaussian")
 
@@ -61,8 +61,11 @@ def soft_nms(
     for name, tensor in (("scores", scores), ("classes", classes)):
         if tensor.shape != boxes.shape[:1]:
             raise ValueError(f"{name} must be ({len(boxes)},), got {tuple(tensor.shape)}")
-    if not (boxes.is_floating_point() and scores.is_floating_point()):
-        raise TypeError(f"boxes and scores must be floats, got {boxes.dtype} and {scores.dtype}")
+    if boxes.dtype not in FLOATS or scores.dtype not in FLOATS:
+        raise TypeError(
+            "boxes and scores must be float16, bfloat16, float32 or float64, got "
+            f"{boxes.dtype} and {scores.dtype}"
+        )
     if classes.dtype != torch.int64:
         raise TypeError(f"classes must be int64, got {classes.dtype}")
     if len(boxes) and not (scores >= 0).all():
