@@ -142,6 +142,10 @@ def _load_lazy(config_file: str, opts: Sequence[str]) -> DictConfig:
             cfg = LazyConfig.apply_overrides(cfg, [override])
         except Exception as error:
             raise ConfigError(f"The override {override!r}: {_describe(error)}") from error
+    for key in ("train", "model", "dataloader", "dataloader.train", "dataloader.test"):
+        section = OmegaConf.select(cfg, key)
+        if section is not None and not isinstance(section, DictConfig):
+            raise ConfigError(f"{key} is {section!r}, but has to be a section")
     _check_keys("train", cfg.train, TRAIN_DEFAULTS)
     _check_image_formats(cfg)
     if isinstance(cfg.train.device, str):
