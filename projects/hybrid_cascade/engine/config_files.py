@@ -15,7 +15,7 @@ import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.utils.logger import log_first_n
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import add_hybrid_cascade_config
 from .config_checks import check_values
@@ -54,6 +54,12 @@ TRAIN_DEFAULTS = {
     # or lists of a config file, its weights and any overrides.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
 }
+
+# Parts of a LazyConfig that no single value can stand for.
+SECTIONS = (
+    *("train", "model", "dataloader", "dataloader.train", "dataloader.test"),
+    *("model.backbone", "model.proposal_generator", "model.roi_heads", "optimizer"),
+)
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgNode:
@@ -142,9 +148,9 @@ def _load_lazy(config_file: str, opts: Sequence[str]) -> DictConfig:
             cfg = LazyConfig.apply_overrides(cfg, [override])
         except Exception as error:
             raise ConfigError(f"The override {override!r}: {_describe(error)}") from error
-    for key in ("train", "model", "dataloader", "dataloader.train", "dataloader.test"):
+    for key in SECTIONS:
         section = OmegaConf.select(cfg, key)
-        if section is not None and not isinstance(section, DictConfig):
+        if isinstance(section, str | int | float | ListConfig):
             raise ConfigError(f"{key} is {section!r}, but has to be a section")
     _check_keys("train", cfg.train, TRAIN_DEFAULTS)
     _check_image_formats(cfg)
