@@ -109,6 +109,9 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.MODEL.SSD.NMS_THRESH_TEST = 0.45
     cfg.MODEL.SSD.VGG_HIGHRES = False  # SSDVGG16: the layers of SSD512
 
+    # Modules that register datasets: names, or Python files. They are imported, so their code runs.
+    cfg.DATASETS.IMPORTS = []
+
     # Simple Copy-Paste (arXiv 2012.07177) and its large-scale jitter, which replaces
     # INPUT.MIN_SIZE_TRAIN. Evaluation still uses INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST.
     cfg.INPUT.LARGE_SCALE_JITTER = CfgNode()

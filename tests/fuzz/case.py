@@ -105,7 +105,9 @@ def _run_in_child(kind: str, seed: int, index: int, folder: str, sender: Connect
 
 def _judge(case: Case, phase: str, error: BaseException) -> Outcome:
     # FileNotFoundError and the like are OSErrors; SystemExit is how a command ends with a message.
-    documented = isinstance(error, ValueError | TypeError | OSError | RuntimeError | SystemExit)
+    # Operators document an IndexError for the index of an image.
+    types = ValueError | TypeError | IndexError | OSError | RuntimeError | SystemExit
+    documented = isinstance(error, types)
     message = str(error)
     if case.names is None or not documented or not re.search(case.names, message):
         return Outcome("unclear", "".join(traceback.format_exception(error)[-3:]))

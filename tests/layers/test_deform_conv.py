@@ -60,6 +60,50 @@ def test_arguments_that_do_not_fit_are_refused(bad):
         DeformConv(8, 8, 3, **bad)
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [("stride", 0), ("dilation", -1), ("padding", -1), ("kernel_size", 0)]
+    + [("groups", 0), ("deformable_groups", 0), ("stride", 1.5)],
+)
+def test_numbers_that_no_convolution_has_are_refused_by_name(name, value):
+    with pytest.raises((ValueError, TypeError), match=name):
+        DeformConv(8, 8, **{"kernel_size": 3, name: value})
+
+
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        ("x", lambda x: x[:, :3], r"x must be \(N, 4, h, w\), got \(2, 3, 7, 5\)"),
+        ("x", lambda x: x[0], "x must be"),
+        ("x", lambda x: x[:, :, :2, :2], "smaller than the kernel"),
+        ("x", lambda x: x.double(), "x is torch.float64, but the weight is torch.float32"),
+        ("x", lambda x: x.to_sparse(), "x must be dense"),
+        ("x", lambda x: x.to("meta"), "x is on meta, offset is on cpu"),
+        ("offset", lambda x: x[:, :4], r"offset must be \(2, 18, 5, 3\), got \(2, 4, 5, 3\)"),
+        ("offset", lambda x: x[:1], "offset must be"),
+        ("mask", lambda x: x[:, :, 1:], r"mask must be \(2, 9, 5, 3\)"),
+        ("mask", lambda x: x.half(), "mask is torch.float16"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(name, change, message):
+    conv = ModulatedDeformConv(4, 6, 3)
+    arguments = {"x": torch.randn(2, 4, 7, 5), "offset": torch.zeros(2, 18, 5, 3)}
+    arguments["mask"] = torch.zeros(2, 9, 5, 3)
+    conv(**arguments)
+    with pytest.raises((ValueError, TypeError), match=message):
+        conv(**{**arguments, name: change(arguments[name])})
+
+
+def test_offsets_that_are_no_numbers_read_zero():
+    conv = DeformConv(3, 3, 1)
+    offset = torch.zeros(1, 2, 9, 9)
+    offset[:, 1, 0], offset[:, 0, 1], offset[:, 1, 2] = torch.nan, torch.inf, -torch.inf
+    result = conv(torch.randn(1, 3, 9, 9), offset.requires_grad_())
+    assert (result[:, :, :3] == 0).all() and (result[:, :, 3:] != 0).all()
+    result.sum().backward()
+    assert conv.weight.grad.isfinite().all() and offset.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("modulated", [False, True])
 def test_a_new_block_computes_what_the_ordinary_one_does_and_learns_its_offsets(modulated):
     args = {"bottleneck_channels": 8, "stride": 2, "num_groups": 2, "norm": "FrozenBN"}

@@ -122,6 +122,17 @@ def test_autocast_computes_half_boxes_in_float32(implementation):
         (TypeError, {"boxes": torch.zeros(2, 5, dtype=torch.int64)}),
         (TypeError, {"boxes": torch.zeros(2, 5, dtype=torch.float16)}),
         (ValueError, {"boxes": torch.zeros(2, 5, device="meta")}),
+        (TypeError, {"boxes": torch.zeros(2, 5).to_sparse()}),
+        (TypeError, {"input": torch.zeros(2, 3, 6, 6).to_sparse()}),
+        (TypeError, {"input": torch.zeros(2, 3, 6, 6).to(torch.float8_e5m2)}),
+        (ValueError, {"output_size": 2**31}),
+        (ValueError, {"output_size": (4, 4097)}),
+        (TypeError, {"output_size": (4.0, 4)}),
+        (TypeError, {"output_size": "4"}),
+        (ValueError, {"spatial_scale": float("nan")}),
+        (ValueError, {"spatial_scale": 0.0}),
+        (TypeError, {"spatial_scale": "1"}),
+        (TypeError, {"max_pool": 2.0}),
     ],
 )
 def test_wrong_arguments_are_named(implementation, error, change):
@@ -129,6 +140,24 @@ def test_wrong_arguments_are_named(implementation, error, change):
     roi_warp(**arguments)
     with pytest.raises(error, match=list(change)[-1].split("_")[-1]):
         roi_warp(**{**arguments, **change})
+
+
+@needs_operator
+@pytest.mark.parametrize(
+    "index, value, message",
+    [
+        (0, torch.zeros(2, 3, 6, 6).to(torch.float8_e5m2), "float16, .* got Float8_e5m2"),
+        (1, torch.zeros(2, 5, device="meta"), "boxes is on meta"),
+        (2, 2**31, "output_size .* at most 4096, got 2147483648"),
+        (4, float("inf"), "spatial_scale must be positive and finite, got inf"),
+    ],
+)
+def test_the_operator_checks_its_limits_itself(index, value, message):
+    arguments = [torch.zeros(2, 3, 6, 6), torch.zeros(2, 5), 4, 4, 1.0, 1, False, False]
+    torch.ops.hybrid_cascade.roi_warp(*arguments)
+    arguments[index] = value
+    with pytest.raises((RuntimeError, ValueError), match=message):
+        torch.ops.hybrid_cascade.roi_warp(*arguments)
 
 
 @needs_operator

@@ -106,8 +106,23 @@ def test_the_input_stays():
         ({"method": "hard"}, "'hard'"),
         ({"method": "gaussian", "sigma": 0}, "sigma=0"),
         ({"method": "linear", "score_thresh": -1}, "score_thresh=-1"),
+        ({"method": "gaussian", "sigma": math.nan}, "sigma=nan"),
+        ({"method": "linear", "iou_thresh": math.nan}, "iou_thresh=nan"),
+        ({"method": "linear", "iou_thresh": 1.5}, "iou_thresh=1.5"),
+        ({"method": "linear", "score_thresh": math.nan}, "score_thresh=nan"),
+        ({"boxes": BOXES[:, :3]}, r"boxes must be \(R, 4\)"),
+        ({"scores": SCORES[:-1]}, "scores must be"),
+        ({"classes": CLASSES[:-1]}, "classes must be"),
+        ({"scores": SCORES * math.nan}, "scores has numbers that are negative or NaN"),
+        ({"scores": -SCORES}, "scores has numbers that are negative or NaN"),
+        ({"classes": CLASSES - 1}, "classes has the negative number -1"),
+        ({"scores": SCORES.to("meta")}, "scores is on meta"),
+        ({"classes": CLASSES.float()}, "classes must be int64"),
+        ({"boxes": BOXES.to_sparse()}, "boxes must be dense"),
+        ({"boxes": None}, "boxes must be a tensor, got NoneType"),
     ],
 )
 def test_bad_arguments_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        soft_nms(BOXES, SCORES, CLASSES, **options)
+    arguments = {"boxes": BOXES, "scores": SCORES, "classes": CLASSES, "method": "linear"}
+    with pytest.raises((ValueError, TypeError), match=message):
+        soft_nms(**{**arguments, **options})

@@ -7,6 +7,7 @@ from .evaluation import draw_results, evaluate
 from .inference_options import with_test_time_options
 from .launch import argument_parser, launch
 from .run_config import (
+    ConfigError,
     RunConfig,
     as_run_config,
     output_dir,
@@ -18,6 +19,7 @@ from .trainer import Trainer
 LazyTrainer = Trainer  # its name for a LazyConfig, before `Trainer` took both kinds of config
 
 __all__ = [
+    "ConfigError",
     "FittingCheckpointer",
     "LazyTrainer",
     "RunConfig",

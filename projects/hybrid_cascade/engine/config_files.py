@@ -1,18 +1,25 @@
 """Load a LazyConfig (.py) or a CfgNode (.yaml) with overrides; refuse keys that nothing reads."""
 
 import difflib
+import hashlib
+import importlib
+import importlib.util
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
+import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.utils.logger import log_first_n
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import add_hybrid_cascade_config
+from .config_checks import check_values
+from .run_config import ConfigError, UnknownKeyError, as_run_config
 
 # All keys of a LazyConfig's `train` section, and their values where a config leaves them out:
 # Detectron2's (its configs/common/train.py), then those that this project adds.
@@ -48,9 +55,19 @@ TRAIN_DEFAULTS = {
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
 }
 
+# Parts of a LazyConfig that no single value can stand for.
+SECTIONS = (
+    *("train", "model", "dataloader", "dataloader.train", "dataloader.test"),
+    *("model.backbone", "model.proposal_generator", "model.roi_heads", "optimizer"),
+)
+
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgNode:
     """Load a config; where it asks for a GPU and there is none, it gets the CPU.
+
+    A LazyConfig is Python code, which runs. A YAML file can't run code of its own. The modules in
+    its DATASETS.IMPORTS are imported: names of modules, or Python files, which are looked up in the
+    working directory, then beside the YAML file.
 
     Args:
         config_file: a LazyConfig (.py) with `model`, `train`, `dataloader`, `optimizer` and
@@ -60,9 +77,10 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
 
     Raises:
         FileNotFoundError: if there is no such file.
-        KeyError: for a key that does not exist; names it and the nearest ones.
-        ValueError: for a file of another kind or without one of the sections, or if model and data
-            have different orders of the colour channels.
+        UnknownKeyError: for a key that does not exist, a KeyError; names it and the nearest ones.
+        ConfigError: for a file that is no config, lacks a section or can't be read; for values
+            that can't be meant, see `config_checks`; if model and data have different orders of
+            the colour channels; for a module that can't be imported. A ValueError.
     """
     if not os.path.isfile(config_file):
         raise FileNotFoundError(
@@ -70,40 +88,128 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
             "train.test_time.checkpoints or TEST.CHECKPOINTS)"
         )
     if config_file.endswith((".yaml", ".yml")):
-        cfg = get_cfg()
-        add_hybrid_cascade_config(cfg)
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list(list(opts))
+        cfg = _load_yaml(config_file, opts)
+    elif config_file.endswith(".py"):
+        cfg = _load_lazy(config_file, opts)
+    else:
+        raise ConfigError(f"{config_file} is neither a LazyConfig (.py) nor a CfgNode (.yaml)")
+    check_values(cfg)
+    as_run_config(cfg).inference_options  # noqa: B018  raises for lists of models that are none
+    return cfg
+
+
+def _load_yaml(config_file: str, opts: Sequence[str]) -> CfgNode:
+    cfg = get_cfg()
+    add_hybrid_cascade_config(cfg)
+    known = _keys_of(cfg)
+    try:
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            f"{config_file} asks for Python objects, which could run code: {error}. Write plain "
+            "values: numbers, texts, lists."
+        ) from error
+    except KeyError as error:
+        key = str(error.args[0]).rpartition(": ")[2]
+        raise _unknown_key(key, key, known, f" in {config_file}") from error
+    except Exception as error:
+        raise ConfigError(f"{config_file} is no YAML config: {_describe(error)}") from error
+    keys = list(opts[0::2])
+    if len(opts) % 2:
+        raise ConfigError(f"The override {opts[-1]!r} has no value: give KEY VALUE")
+    for key, value in zip(keys, opts[1::2], strict=True):
+        if key not in known:
+            raise _unknown_key(key, key, known)
+        try:
+            cfg.merge_from_list([key, value])
+        except Exception as error:
+            raise ConfigError(f"{key} can't be {value!r}: {_describe(error)}") from error
+    if isinstance(cfg.MODEL.DEVICE, str):
         cfg.MODEL.DEVICE = _usable_device(cfg.MODEL.DEVICE)
-        cfg.freeze()
-        return cfg
-    if not config_file.endswith(".py"):
-        raise ValueError(f"{config_file} is neither a LazyConfig (.py) nor a CfgNode (.yaml)")
-    cfg = LazyConfig.load(config_file)
+    cfg.freeze()
+    for entry in cfg.DATASETS.IMPORTS:
+        _import(entry, config_file)
+    return cfg
+
+
+def _load_lazy(config_file: str, opts: Sequence[str]) -> DictConfig:
+    try:
+        cfg = LazyConfig.load(config_file)
+    except Exception as error:
+        raise ConfigError(f"{config_file} can't be loaded: {_describe(error)}") from error
     for section in ("model", "train", "dataloader", "optimizer", "lr_multiplier"):
-        if section not in cfg:
-            raise ValueError(f"{config_file} defines no `{section}`")
+        if not isinstance(cfg.get(section), DictConfig):
+            raise ConfigError(f"{config_file} defines no `{section}`")
     _check_keys("train", cfg.train, TRAIN_DEFAULTS)
     cfg.train = OmegaConf.merge(TRAIN_DEFAULTS, cfg.train)
     for override in opts:
         _check_override(cfg, override)
-    cfg = LazyConfig.apply_overrides(cfg, list(opts))
+        try:
+            cfg = LazyConfig.apply_overrides(cfg, [override])
+        except Exception as error:
+            raise ConfigError(f"The override {override!r}: {_describe(error)}") from error
+    for key in SECTIONS:
+        section = OmegaConf.select(cfg, key)
+        if isinstance(section, str | int | float | ListConfig):
+            raise ConfigError(f"{key} is {section!r}, but has to be a section")
+    _check_keys("train", cfg.train, TRAIN_DEFAULTS)
     _check_image_formats(cfg)
-    cfg.train.device = _usable_device(cfg.train.device)
+    if isinstance(cfg.train.device, str):
+        cfg.train.device = _usable_device(cfg.train.device)
     return cfg
 
 
+def _describe(error: Exception) -> str:
+    """Return the kind and the text of an error, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _keys_of(cfg: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in cfg.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(value, CfgNode):
+            keys += _keys_of(value, f"{prefix}{name}.")
+    return keys
+
+
+def _import(entry: str, config_file: str) -> None:
+    """Import a module that a YAML config names, once in a process."""
+    try:
+        if not entry.endswith(".py"):
+            importlib.import_module(entry)
+            return
+        folders = ("", os.path.dirname(config_file))
+        paths = [os.path.abspath(os.path.join(folder, entry)) for folder in folders]
+        path = next(filter(os.path.isfile, paths), None)
+        if path is None:
+            raise FileNotFoundError(f"there is neither {' nor '.join(dict.fromkeys(paths))}")
+        # A name of its own, as two files of one name in two folders are two modules.
+        stem = os.path.splitext(os.path.basename(path))[0]
+        name = f"{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        if name in sys.modules:
+            return
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    except Exception as error:
+        raise ConfigError(
+            f"DATASETS.IMPORTS of {config_file}: {entry!r} can't be imported: {_describe(error)}"
+        ) from error
+
+
 def _check_image_formats(cfg: DictConfig) -> None:
-    """Raise a ValueError if model and data have different orders of the colour channels."""
+    """Raise a ConfigError if model and data have different orders of the colour channels."""
     expected = cfg.model.get("input_format")
     for split in ("train", "test"):
-        mapper = cfg.dataloader.get(split, {}).get("mapper", {})
-        found = mapper.get("image_format")
+        key = f"dataloader.{split}.mapper.image_format"
+        found = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
         if expected and found and found != expected:
-            raise ValueError(
-                f"dataloader.{split}.mapper.image_format is {found!r}, but model.input_format is "
-                f"{expected!r}"
-            )
+            raise ConfigError(f"{key} is {found!r}, but model.input_format is {expected!r}")
 
 
 def _usable_device(device: str) -> str:
@@ -114,9 +220,9 @@ def _usable_device(device: str) -> str:
     return device
 
 
-def _unknown_key(key: str, part: str, known: Sequence[str]) -> KeyError:
-    near = difflib.get_close_matches(part, known, n=3) or sorted(known)
-    return KeyError(f"Unknown config key {key!r}; there is: {', '.join(near)}")
+def _unknown_key(key: str, part: str, known: Sequence[str], where: str = "") -> UnknownKeyError:
+    near = difflib.get_close_matches(part, known, n=3) or sorted(known)[:20]
+    return UnknownKeyError(f"Unknown config key {key!r}{where}; there is: {', '.join(near)}")
 
 
 def _check_keys(prefix: str, section: DictConfig, known: dict) -> None:
@@ -124,6 +230,11 @@ def _check_keys(prefix: str, section: DictConfig, known: dict) -> None:
         if key not in known:
             raise _unknown_key(f"{prefix}.{key}", key, list(known))
         if isinstance(known[key], dict):
+            if not isinstance(value, DictConfig):
+                raise ConfigError(
+                    f"{prefix}.{key} is {value!r}, but has to be a section with "
+                    + ", ".join(known[key])
+                )
             _check_keys(f"{prefix}.{key}", value, known[key])
 
 
@@ -133,8 +244,8 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     LazyConfig adds every key. New keys are fine where they are arguments of a `_target_`.
     """
     key, separator, _ = override.partition("=")
-    if not separator:
-        raise ValueError(f"The override {override!r} is not of the form key=value")
+    if not (key and separator):
+        raise ConfigError(f"The override {override!r} is not of the form key=value")
     node = cfg
     for part in key.lstrip("+~").split("."):
         known = [str(k) for k in (node if isinstance(node, DictConfig) else range(len(node)))]

@@ -30,6 +30,7 @@ from torch import nn
 from ..evaluation import LabelMapEvaluator
 from ..evaluation.label_maps import check_number_of_labels, obstacle_to_miou
 from ..visualization import draw_cascade_panel, plot_precision_recall
+from .config_checks import check_test_datasets
 from .run_config import RunConfig, as_run_config
 
 logger = logging.getLogger(__name__)
@@ -70,11 +71,13 @@ def check_evaluation(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
     """Check that the test datasets of a config have what the evaluation of a model needs.
 
     Raises:
-        ValueError: if a YAML config has a dataset whose `evaluator_type` is unknown, or needs a
-            package that is not installed; if the semantic branch is to be measured, and a dataset
-            has no label maps or other labels, or a LazyConfig joins several datasets.
+        ValueError: if a dataset is not registered; if a YAML config has one whose `evaluator_type`
+            is unknown, or needs a package that is not installed; if the semantic branch is to be
+            measured, and a dataset has no label maps or other labels, or a LazyConfig joins several
+            datasets.
     """
     run_config = as_run_config(cfg)
+    check_test_datasets(run_config)
     run_config.check_evaluators()
     if not run_config.evaluates_sem_seg:
         return

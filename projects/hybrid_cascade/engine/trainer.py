@@ -25,6 +25,7 @@ from ..data import check_dataset, check_training_labels
 from ..modeling import HTCROIHeads, MNCROIHeads
 from .build import build_model
 from .checkpointer import FittingCheckpointer
+from .config_checks import check_training
 from .evaluation import check_evaluation, evaluate
 from .hooks import (
     CheckLosses,
@@ -60,6 +61,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: DictConfig | CfgNode):
         """
         Raises:
+            ConfigError: for values of the config that can't be meant, see `check_training`.
             DatasetError: if the data can't be trained on or evaluated with this config.
             ValueError: if what the config measures can't be, see `check_evaluation`.
         """
@@ -68,6 +70,7 @@ class Trainer(DefaultTrainer):
         # there are several processes, and it knows nothing of the options in `train.ddp`.
         TrainerBase.__init__(self)
         self.run_config = as_run_config(cfg)
+        check_training(self.run_config, comm.get_world_size())
         cfg = self.auto_scale_workers(self.run_config.trainer_config(), comm.get_world_size())
         self.cfg = cfg
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER

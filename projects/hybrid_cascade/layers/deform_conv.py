@@ -14,6 +14,10 @@ from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
 from torchvision.ops import deform_conv2d
 
+from .checks import check_pair, check_tensors
+
+_FAR = 1e4  # an offset beyond every map, in pixels
+
 
 class ModulatedDeformConv(nn.Module):
     """Deformable convolution v2 (arXiv 1811.11168): kernel points have offsets and weights."""
@@ -41,9 +45,20 @@ class ModulatedDeformConv(nn.Module):
         The other arguments are those of `torch.nn.Conv2d`.
 
         Raises:
-            ValueError: if the groups do not divide the channels.
+            ValueError: if the groups do not divide the channels, a padding is negative, or another
+                number is less than 1.
+            TypeError: for numbers that are not whole.
         """
         super().__init__()
+        for name, pair, least in [
+            ("channels", (in_channels, out_channels), 1),
+            ("groups, deformable_groups", (groups, deformable_groups), 1),
+            ("kernel_size", _pair(kernel_size), 1),
+            ("stride", _pair(stride), 1),
+            ("padding", _pair(padding), 0),
+            ("dilation", _pair(dilation), 1),
+        ]:
+            check_pair(name, pair, least)
         for name, number, channels in [
             ("groups", groups, in_channels),
             ("groups", groups, out_channels),
@@ -75,13 +90,21 @@ class ModulatedDeformConv(nn.Module):
         Args:
             x: (N, input channels, h, w).
             offset: (N, 2 * deformable groups * kernel points, h', w'), in pixels: dy, then dx, for
-                each kernel point of each group.
+                each kernel point of each group. NaN reads zero, as offsets beyond the map do.
             mask: (N, deformable groups * kernel points, h', w'), the weights of the kernel points.
                 None: all are 1.
 
         Returns:
             (N, output channels, h', w').
+
+        Raises:
+            ValueError: for other shapes, or tensors on several devices; names the argument.
+            TypeError: for tensors that are sparse or of another type than the weight.
         """
+        if not torch.jit.is_tracing():
+            self._check(x, offset, mask)
+        # torchvision would read out of bounds.
+        offset = offset.nan_to_num(nan=_FAR, posinf=_FAR, neginf=-_FAR)
         x = deform_conv2d(
             x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
         )
@@ -90,6 +113,30 @@ class ModulatedDeformConv(nn.Module):
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+    def _check(self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None) -> None:
+        tensors = {"x": x, "offset": offset, "mask": mask}
+        if mask is None:
+            del tensors["mask"]
+        check_tensors(**tensors, weight=self.weight)
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"x must be (N, {self.in_channels}, h, w), got {tuple(x.shape)}")
+        sides = zip(
+            x.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride, strict=True
+        )
+        result = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in sides)
+        if min(result) < 1:
+            raise ValueError(f"x of {tuple(x.shape)} is smaller than the kernel, {self}")
+        points = self.deformable_groups * self.kernel_size[0] * self.kernel_size[1]
+        for name, channels in (("offset", 2 * points), ("mask", points)):
+            expected = (len(x), channels, *result)
+            if name in tensors and tensors[name].shape != expected:
+                raise ValueError(f"{name} must be {expected}, got {tuple(tensors[name].shape)}")
+        if torch.is_autocast_enabled(x.device.type):  # it makes the types equal
+            return
+        for name, tensor in tensors.items():
+            if tensor.dtype != self.weight.dtype:
+                raise TypeError(f"{name} is {tensor.dtype}, but the weight is {self.weight.dtype}")
 
     def extra_repr(self) -> str:
         return (

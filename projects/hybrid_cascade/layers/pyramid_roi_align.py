@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .checks import check_pair, check_positive, check_tensors
 from .extension import compiled_devices, register_first_order_autograd
+
+MOST_CELLS = 1024  # along each axis, as in the compiled operator
 
 
 def _is_compiled() -> bool:
@@ -26,6 +29,8 @@ is_compiled = _is_compiled()
 def _fake_forward(
     maps, boxes, levels, scales, bin_rows, bin_columns, sampling_ratios, aligned, rows, columns
 ) -> Tensor:
+    # One alone on the meta device would lead here.
+    check_tensors(**{f"maps[{i}]": m for i, m in enumerate(maps)}, boxes=boxes, levels=levels)
     return maps[0].new_empty(boxes.shape[0], maps[0].shape[1], rows, columns)
 
 
@@ -81,24 +86,49 @@ def pyramid_roi_align(
             is reversed along an axis, if `aligned` and without a `sampling_ratio`.
         levels: (R, S) int64, the indices of the maps that are summed for a box. An index out of
             range adds nothing.
-        scales: size of a pixel of the image in pixels of each map, e.g. 1/16.
-        output_size: (H, W).
-        sampling_ratio: samples of a bin along each axis; 0: as many as the bin has pixels. One for
-            all maps, or one for each.
+        scales: size of a pixel of the image in pixels of each map, e.g. 1/16; positive.
+        output_size: (H, W), each in [1, 1024].
+        sampling_ratio: samples of a bin along each axis, at most 1024; 0 or less: as many as the
+            bin has pixels. One for all maps, or one for each.
         aligned: as in `torchvision.ops.roi_align`; one for all maps, or one for each.
         pooled_sizes: for each map, the size that RoIAlign pools a box to, before
-            `adaptive_avg_pool2d` makes `output_size` of it. None: `output_size` for all.
+            `adaptive_avg_pool2d` makes `output_size` of it; each side in [1, 1024]. None:
+            `output_size` for all.
 
     Returns:
         (R, C, H, W), contiguous, in the type of the maps.
 
     Raises:
-        RuntimeError: for shapes or types that are not as above.
+        ValueError: for numbers out of these ranges, lists that are not as long as `maps`, or
+            tensors on several devices.
+        TypeError: for sizes that are no whole numbers, or sparse tensors.
+        RuntimeError: for shapes or types of tensors that are not as above.
         IndexError: for an image index out of range.
     """
+    maps, scales = list(maps), list(scales)
     ratios = [sampling_ratio] * len(maps) if isinstance(sampling_ratio, int) else sampling_ratio
     alignments = [aligned] * len(maps) if isinstance(aligned, bool) else aligned
-    rows, columns = zip(*(pooled_sizes or [output_size] * len(maps)), strict=True)
+    pooled_sizes = [output_size] * len(maps) if pooled_sizes is None else pooled_sizes
+    if not maps:
+        raise ValueError("maps is empty, but boxes are pooled from at least one map")
+    for name, values in (
+        ("scales", scales),
+        ("sampling_ratio", ratios),
+        ("aligned", alignments),
+        ("pooled_sizes", pooled_sizes),
+    ):
+        if len(values) != len(maps):
+            raise ValueError(f"{name} has {len(values)} values for {len(maps)} maps")
+    check_tensors(boxes=boxes, levels=levels, **{f"maps[{i}]": m for i, m in enumerate(maps)})
+    check_pair("output_size", output_size, 1, MOST_CELLS)
+    for pooled_size, scale, ratio in zip(pooled_sizes, scales, ratios, strict=True):
+        check_pair("pooled_sizes", pooled_size, 1, MOST_CELLS)
+        check_positive("scales", scale)
+        if not isinstance(ratio, int) or ratio > MOST_CELLS:
+            raise ValueError(
+                f"sampling_ratio must be whole numbers of at most {MOST_CELLS}, got {ratio!r}"
+            )
+    rows, columns = zip(*pooled_sizes, strict=True)
     return torch.ops.hybrid_cascade.pyramid_roi_align(
-        list(maps), boxes, levels, list(scales), rows, columns, ratios, alignments, *output_size
+        maps, boxes, levels, scales, rows, columns, ratios, alignments, *output_size
     )

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .checks import FLOATS, check_pair, check_positive, check_tensors
 from .extension import compiled_devices, compiled_reason, register_first_order_autograd
 from .roi_warp_reference import roi_warp_reference
+
+MOST_SAMPLES = 4096  # along each axis, as in the compiled operator
 
 
 @functools.cache
@@ -27,6 +30,7 @@ def _warn_of_reference(device: str) -> None:
 def _fake_forward(
     input, boxes, rows, columns, spatial_scale, max_pool, aligned, keep_argmax
 ) -> tuple[Tensor, Tensor]:
+    check_tensors(input=input, boxes=boxes)  # one alone on the meta device would lead here
     shape = (boxes.shape[0], input.shape[1], rows // max_pool, columns // max_pool)
     argmax_shape = shape if keep_argmax and max_pool > 1 else (0,)
     return input.new_empty(shape), input.new_empty(argmax_shape, dtype=torch.uint8)
@@ -64,6 +68,7 @@ if compiled_devices:
 def _with_image_index(boxes: Sequence[Tensor]) -> Tensor:
     """Return the boxes of all images, a list of (boxes, 4), as one tensor (R, 5)."""
     for image_boxes in boxes:
+        check_tensors(boxes=image_boxes)
         if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
             raise ValueError(
                 f"boxes of an image must be (boxes, 4), got {tuple(image_boxes.shape)}"
@@ -102,8 +107,8 @@ def roi_warp(
             float64. If a coordinate is NaN or infinite, or a sample lies outside of the map, the
             value is 0, and so is the gradient. Reversed boxes are mirrored. Boxes without area
             sample one line or point.
-        output_size: samples of a box, (H, W), or one number for both.
-        spatial_scale: size of a pixel of the image in pixels of the map, e.g. 1/16.
+        output_size: samples of a box, (H, W), or one number for both; each in [1, 4096].
+        spatial_scale: size of a pixel of the image in pixels of the map, e.g. 1/16; positive.
         max_pool: side, in [1, 16], of the windows in which the samples are max pooled; it must
             divide H and W. The samples are not stored.
         aligned: False for the equation above. True puts samples in the middle of their part of the
@@ -114,30 +119,36 @@ def roi_warp(
         sums are computed in float32, or in float64 for float64 features, under autocast too.
 
     Raises:
-        ValueError: for a wrong shape, output_size or max_pool, or boxes on another device.
-        TypeError: for a wrong type.
+        ValueError: for a wrong shape, output_size, spatial_scale or max_pool, or boxes on another
+            device.
+        TypeError: for a wrong type, or a sparse tensor.
         IndexError or RuntimeError: for an image index out of range. On CUDA it is a device
             assertion ("roi_warp: image index out of range"), reported by the next synchronising
             call.
     """
+    check_tensors(input=input)
     if input.dim() != 4:
         raise ValueError(f"input must be (N, C, h, w), got {tuple(input.shape)}")
     if not isinstance(boxes, Tensor):
         if len(boxes) != input.shape[0]:
             raise ValueError(f"{len(boxes)} lists of boxes for {input.shape[0]} images")
         boxes = _with_image_index(boxes) if len(boxes) else input.new_empty(0, 5)
+    check_tensors(input=input, boxes=boxes)
     if boxes.dim() != 2 or boxes.shape[1] != 5:
         raise ValueError(f"boxes must be (R, 5), got {tuple(boxes.shape)}")
-    if not input.is_floating_point():
-        raise TypeError(f"input must be floating point, got {input.dtype}")
+    if input.dtype not in FLOATS:
+        raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
     if boxes.dtype not in (input.dtype, torch.float32, torch.float64):
         raise TypeError(f"boxes are {boxes.dtype} for {input.dtype} features")
-    if boxes.device != input.device:
-        raise ValueError(f"input is on {input.device}, boxes are on {boxes.device}")
-    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
+    sides = (output_size, output_size) if isinstance(output_size, int) else output_size
+    check_pair("output_size", sides, 1, MOST_SAMPLES)
+    rows, columns = sides
+    check_positive("spatial_scale", spatial_scale)
+    if not isinstance(max_pool, int):
+        raise TypeError(f"max_pool must be a whole number, got {max_pool!r}")
     if not 1 <= max_pool <= 16:
         raise ValueError(f"max_pool must be in [1, 16], got {max_pool}")
-    if min(rows, columns) < 1 or rows % max_pool or columns % max_pool:
+    if rows % max_pool or columns % max_pool:
         raise ValueError(
             f"output_size must be positive multiples of {max_pool=}, got {(rows, columns)}"
         )

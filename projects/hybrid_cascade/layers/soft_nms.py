@@ -8,6 +8,8 @@ from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
+from .checks import FLOATS, check_in_unit_interval, check_tensors
+
 METHODS = ("linear", "gaussian")
 
 
@@ -30,26 +32,46 @@ def soft_nms(
 
     Args:
         boxes: (R, 4), XYXY. Boxes without area overlap nothing.
-        scores: (R,), not negative.
-        classes: (R,), non-negative integers; boxes of different classes do not affect each other.
+        scores: (R,), floating point, neither negative nor NaN.
+        classes: (R,), non-negative int64; boxes of different classes do not affect each other.
         method: "linear" or "gaussian".
         iou_thresh: N_t of the linear method, in [0, 1]; the Gaussian method does not use it.
         sigma: of the Gaussian method, above 0.
-        score_thresh: boxes are dropped once their score is this or less.
+        score_thresh: boxes are dropped once their score is this or less; not negative.
 
     Returns:
         (D,) indices of the boxes that remain, and their lowered scores (D,), best first. Of equal
         scores the first comes first.
 
     Raises:
-        ValueError: for another method, a sigma that is not positive, or a negative score_thresh.
+        ValueError: for values or shapes that are not as above, or tensors on several devices; names
+            the argument.
+        TypeError: for tensors that are sparse or of another type.
     """
+    check_tensors(boxes=boxes, scores=scores, classes=classes)
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not 'linear' or 'gaussian'")
-    if sigma <= 0:
+    check_in_unit_interval("iou_thresh", iou_thresh)
+    if not sigma > 0:  # written so that NaN is refused
         raise ValueError(f"sigma={sigma} is not positive")
-    if score_thresh < 0:
-        raise ValueError(f"score_thresh={score_thresh} is negative")
+    if not score_thresh >= 0:
+        raise ValueError(f"score_thresh={score_thresh} is negative or NaN")
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes must be (R, 4), got {tuple(boxes.shape)}")
+    for name, tensor in (("scores", scores), ("classes", classes)):
+        if tensor.shape != boxes.shape[:1]:
+            raise ValueError(f"{name} must be ({len(boxes)},), got {tuple(tensor.shape)}")
+    if boxes.dtype not in FLOATS or scores.dtype not in FLOATS:
+        raise TypeError(
+            "boxes and scores must be float16, bfloat16, float32 or float64, got "
+            f"{boxes.dtype} and {scores.dtype}"
+        )
+    if classes.dtype != torch.int64:
+        raise TypeError(f"classes must be int64, got {classes.dtype}")
+    if len(boxes) and not (scores >= 0).all():
+        raise ValueError("scores has numbers that are negative or NaN")
+    if len(boxes) and classes.amin() < 0:
+        raise ValueError(f"classes has the negative number {int(classes.amin())}")
     num_classes = int(classes.max()) + 1 if len(classes) else 0
     decayed = scores.clone()
     kept = torch.zeros_like(scores, dtype=torch.bool)

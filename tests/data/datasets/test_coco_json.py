@@ -146,3 +146,15 @@ def test_a_missing_label_map_is_named_with_its_image(files):
     (files.folder / "maps" / "b.png").unlink()
     with pytest.raises(DatasetError, match="b.jpg' has no label map, expected .*maps/b.png'"):
         files.load(sem_seg_root=str(files.folder / "maps"))
+
+
+def test_the_same_registration_again_changes_nothing_and_another_is_refused(tmp_path):
+    arguments = {"json_file": "a.json", "image_root": str(tmp_path), "stuff_classes": ["sky"]}
+    try:
+        register_coco_json("registered_twice", **arguments)
+        register_coco_json("registered_twice", **{**arguments, "stuff_classes": ("sky",)})
+        with pytest.raises(ValueError, match="registered already, with json_file='a.json' in"):
+            register_coco_json("registered_twice", **{**arguments, "json_file": "b.json"})
+    finally:
+        DatasetCatalog.remove("registered_twice")
+        MetadataCatalog.remove("registered_twice")

@@ -1,5 +1,7 @@
 """Inputs that mask voting has to take in its stride: none, empty, half precision, wrong."""
 
+import math
+
 import pytest
 import torch
 from detectron2.structures import Instances
@@ -108,6 +110,16 @@ def test_inputs_stay_as_they_are_and_need_no_gradients():
         ("mask_threshold", 1.5),
         ("topk", -1),
         ("score_thresh", -0.1),
+        ("score_thresh", math.nan),
+        ("nms_iou", math.nan),
+        ("nms_iou", -0.1),
+        ("merge_iou", math.nan),
+        ("mask_threshold", math.nan),
+        ("topk", 1.5),
+        ("image_size", (30, 0)),
+        ("scores", torch.full((2, 4), math.nan)),
+        ("boxes", torch.zeros(2, 4).to_sparse()),
+        ("scores", torch.zeros(2, 4, dtype=torch.complex64)),
     ],
 )
 def test_wrong_shapes_and_values_are_named(name, value):
@@ -117,5 +129,5 @@ def test_wrong_shapes_and_values_are_named(name, value):
         "scores": torch.zeros(2, 4),
         "image_size": (30, 40),
     }
-    with pytest.raises(ValueError, match=rf"^{name}\b"):
+    with pytest.raises((ValueError, TypeError), match=rf"^{name}\b"):
         mask_voting(**{**arguments, name: value})

@@ -17,6 +17,8 @@ what else panoptic output and its evaluation need.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
@@ -66,9 +68,13 @@ def register_coco_json(
             names its evaluators itself.
         prepare: called each time before the files are read, e.g. to download or to draw them.
 
+    The same registration again changes nothing.
+
     Raises:
-        ValueError: if `panoptic_json` or `panoptic_root` is given without the other.
+        ValueError: if `panoptic_json` or `panoptic_root` is given without the other, or if another
+            dataset has the name already.
     """
+    arguments = dict(locals())
     if (panoptic_json is None) != (panoptic_root is None):
         raise ValueError(f"Dataset '{name}': panoptic_json and panoptic_root come together")
 
@@ -80,6 +86,10 @@ def register_coco_json(
             _add_label_maps(dataset_dicts, name, image_root, sem_seg_root, sem_seg_suffix)
         return dataset_dicts
 
+    if name in DatasetCatalog.list():
+        _check_is_same(name, getattr(DatasetCatalog[name], "arguments", {}), arguments)
+        return
+    load.arguments = arguments
     DatasetCatalog.register(name, load)
     category_ids = stuff_dataset_id_to_contiguous_id
     metadata = {
@@ -96,6 +106,26 @@ def register_coco_json(
     }
     given = {key: value for key, value in metadata.items() if value is not None}
     MetadataCatalog.get(name).set(**given)
+
+
+def _check_is_same(name: str, before: dict, arguments: dict) -> None:
+    """Raise a ValueError if a dataset was registered with other arguments."""
+    for key, value in arguments.items():
+        is_known = key in before
+        if is_known and _comparable(before[key]) == _comparable(value):
+            continue
+        difference = f", with {key}={before[key]!r} in place of {value!r}" if is_known else ""
+        raise ValueError(
+            f"The dataset '{name}' is registered already{difference}. Choose another name, or call "
+            f"DatasetCatalog.remove('{name}') and MetadataCatalog.remove('{name}') first."
+        )
+
+
+def _comparable(value: Any) -> Any:
+    """Return what is equal for equal arguments; partial objects of equal parts are not."""
+    if isinstance(value, partial):
+        return value.func, value.args, value.keywords
+    return list(value) if isinstance(value, tuple | range) else value
 
 
 def _load_instances(name: str, json_file: str, image_root: str) -> list[dict]:

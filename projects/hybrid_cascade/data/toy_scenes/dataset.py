@@ -46,6 +46,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -93,7 +94,7 @@ def register_toy_scenes(root: str, name: str = "toy_scenes", **drawing) -> None:
             panoptic_json=os.path.join(root, "annotations", f"panoptic_{split}.json"),
             panoptic_root=os.path.join(root, f"panoptic_{split}"),
             ignore_label=IGNORE_LABEL,
-            prepare=lambda: draw_toy_scenes(root, **drawing),
+            prepare=partial(draw_toy_scenes, root, **drawing),
         )
         MetadataCatalog.get(f"{name}_{split}").set(
             thing_classes=list(THING_CLASSES),

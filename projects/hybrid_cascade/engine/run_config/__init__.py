@@ -9,13 +9,16 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
 from .base import FurtherModel, InferenceOptions, RunConfig
+from .errors import ConfigError, UnknownKeyError
 from .lazy_config import LazyRunConfig
 from .yaml_config import YamlRunConfig
 
 __all__ = [
+    "ConfigError",
     "FurtherModel",
     "InferenceOptions",
     "RunConfig",
+    "UnknownKeyError",
     "as_run_config",
     "output_dir",
     "test_augmentations",

@@ -126,13 +126,22 @@ class RunConfig(ABC):
         """Tell whether the model returns panoptic segmentations."""
 
     @property
+    def train_datasets(self) -> tuple[str, list[str]]:
+        """Return the key of the datasets to train on, and those that have to be registered."""
+        return self.KEYS["train_datasets"], list(self._value("train_datasets"))
+
+    @property
     @abstractmethod
     def test_dataset_names(self) -> list[str]:
         """Return the registered names of the datasets to evaluate on."""
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """Build the model, on the device of the config."""
+        """Build the model, on the device of the config.
+
+        Raises:
+            ConfigError: if it can't be built; names the part.
+        """
 
     @abstractmethod
     def build_test_augmentations(self) -> tuple[list[T.Augmentation], str]:

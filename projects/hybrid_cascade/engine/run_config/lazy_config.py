@@ -7,16 +7,21 @@ from typing import Any
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data.samplers import TrainingSampler
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ...data import load_datasets
 from ...evaluation import LabelMapEvaluator
 from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
+from .errors import ConfigError, naming
 
 
 class LazyRunConfig(RunConfig):
@@ -31,7 +36,19 @@ class LazyRunConfig(RunConfig):
         "channels_last": "train.channels_last",
         "freeze": "train.freeze",
         "losses": "train.losses",
+        "batch_size": "dataloader.train.total_batch_size",
+        "train_datasets": "dataloader.train.dataset.names",
+        "test_datasets": "dataloader.test.dataset.names",
     }
+
+    def _build(self, key: str) -> Any:
+        """Instantiate a section; an error names the part of it that can't be built."""
+        try:
+            with naming(key):
+                return instantiate(self.cfg[key])
+        except ConfigError as error:
+            part = _failing_part(key, self.cfg[key])
+            raise ConfigError(str(error).replace(key, part, 1)) from error.__cause__
 
     @property
     def max_to_keep(self) -> int | None:
@@ -53,11 +70,19 @@ class LazyRunConfig(RunConfig):
         return self.cfg.model.get("output_panoptic_seg", False)
 
     @property
+    def train_datasets(self) -> tuple[str, list[str]]:
+        dataset = self.cfg.dataloader.train.dataset
+        names = _as_list(dataset.names)
+        if dataset._target_ is not get_detection_dataset_dicts:  # it may know others
+            names = [name for name in names if name in DatasetCatalog.list()]
+        return self.KEYS["train_datasets"], names
+
+    @property
     def test_dataset_names(self) -> list[str]:
         return _as_list(self.cfg.dataloader.test.dataset.names)
 
     def build_model(self) -> nn.Module:
-        return instantiate(self.cfg.model).to(self.cfg.train.device)
+        return self._build("model").to(self.cfg.train.device)
 
     def build_test_augmentations(self) -> tuple[list[T.Augmentation], str]:
         mapper = self.cfg.dataloader.test.mapper
@@ -132,11 +157,24 @@ class LazyRunConfig(RunConfig):
     def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         optimizer = deepcopy(self.cfg.optimizer)
         optimizer.params.model = model
-        return maybe_add_gradient_clipping(cfg, instantiate(optimizer))
+        with naming("optimizer"):
+            return maybe_add_gradient_clipping(cfg, instantiate(optimizer))
 
     def build_lr_scheduler(self, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        return instantiate(self.cfg.lr_multiplier)
+        return self._build("lr_multiplier")
 
 
 def _as_list(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
+
+
+def _failing_part(key: str, node: DictConfig | ListConfig) -> str:
+    """Return the key of the smallest part of a section that can't be built."""
+    for name in node if isinstance(node, DictConfig) else range(len(node)):
+        part = node[name]
+        if OmegaConf.is_config(part):
+            try:
+                instantiate(part)
+            except Exception:
+                return _failing_part(f"{key}.{name}", part)
+    return key

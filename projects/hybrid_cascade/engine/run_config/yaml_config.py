@@ -22,6 +22,7 @@ from ...data import build_train_mapper, load_datasets
 from ...evaluation import LabelMapEvaluator
 from ...evaluation.by_dataset import SEM_SEG_TYPES, build_evaluators_of, check_evaluator_type
 from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
+from .errors import naming
 
 
 class YamlRunConfig(RunConfig):
@@ -36,6 +37,9 @@ class YamlRunConfig(RunConfig):
         "channels_last": "MODEL.CHANNELS_LAST",
         "freeze": "SOLVER.FREEZE",
         "losses": "SOLVER.LOSSES",
+        "batch_size": "SOLVER.IMS_PER_BATCH",
+        "train_datasets": "DATASETS.TRAIN",
+        "test_datasets": "DATASETS.TEST",
     }
 
     @property
@@ -62,7 +66,8 @@ class YamlRunConfig(RunConfig):
         return list(self.cfg.DATASETS.TEST)
 
     def build_model(self) -> nn.Module:
-        return build_model(self.cfg)
+        with naming("MODEL"):
+            return build_model(self.cfg)
 
     def build_test_augmentations(self) -> tuple[list[T.Augmentation], str]:
         return build_augmentation(self.cfg, is_train=False), self.cfg.INPUT.FORMAT
@@ -124,7 +129,9 @@ class YamlRunConfig(RunConfig):
         )
 
     def build_optimizer(self, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
+        with naming("SOLVER"):
+            return build_optimizer(cfg, model)
 
     def build_lr_scheduler(self, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        return build_lr_scheduler(cfg, optimizer)
+        with naming("SOLVER"):
+            return build_lr_scheduler(cfg, optimizer)

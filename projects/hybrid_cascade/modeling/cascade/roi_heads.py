@@ -5,6 +5,7 @@ mask (28). Stages count from 0 in code and from 1 in the paper.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -92,7 +93,7 @@ class HTCROIHeads(CascadeInference, CascadeTraining, CascadeROIHeads):
                 required unless `semantic_fusion` is "none".
             semantic_in_feature: the key of the semantic map among the features.
             stage_loss_weights: the paper's alpha, a factor of the box and mask losses of each
-                stage. None: 1 for every stage.
+                stage, not negative. None: 1 for every stage.
             scale_box_gradients: Detectron2's convention: gradients from the box branch into the
                 features are scaled by 1/T.
             test_stages: inference runs this many stages, from the first on; None for all. May be
@@ -110,7 +111,8 @@ class HTCROIHeads(CascadeInference, CascadeTraining, CascadeROIHeads):
             kwargs: the arguments of `CascadeROIHeads` except `mask_head`.
 
         Raises:
-            ValueError: for switches that contradict each other or the number of stages.
+            ValueError: for switches that contradict each other or the number of stages, or numbers
+                that are not as above.
         """
         super().__init__(mask_head=nn.ModuleList(mask_heads), **kwargs)
         num_stages = self.num_cascade_stages
@@ -136,11 +138,16 @@ class HTCROIHeads(CascadeInference, CascadeTraining, CascadeROIHeads):
                 f"stage_loss_weights has {num_weights} weights for {num_stages} stages",
             ),
             (
+                all(0 <= w < math.inf for w in stage_loss_weights),
+                f"stage_loss_weights={list(stage_loss_weights)} has weights that are negative, "
+                "infinite or NaN",
+            ),
+            (
                 average_scores or not average_logits,
                 "average_logits=True contradicts average_scores=False",
             ),
             (soft_nms_sigma > 0, f"soft_nms_sigma={soft_nms_sigma} is not positive"),
-            (soft_nms_score_thresh >= 0, f"{soft_nms_score_thresh=} is negative"),
+            (soft_nms_score_thresh >= 0, f"{soft_nms_score_thresh=} is negative or NaN"),
             (
                 len(mask_heads) == num_heads or not self.mask_on,
                 f"mask_stages={mask_stages!r} of {num_stages} stages needs {num_heads} mask heads, "

@@ -11,6 +11,8 @@ from detectron2.structures import BitMasks, Boxes, Instances, ROIMasks, pairwise
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...layers.checks import check_in_unit_interval, check_pair, check_tensors
+
 
 class ImageMasks(ROIMasks):
     """Masks (D, H, W) of the whole image, which `detector_postprocess` resizes with it.
@@ -78,9 +80,9 @@ def mask_voting(
     Args:
         boxes: (R, 4), XYXY, in pixels.
         masks: (R, M, M), probabilities of the inside of the boxes.
-        scores: (R, K), probabilities of the classes, without the background.
+        scores: (R, K), probabilities of the classes, without the background; not NaN.
         image_size: (H, W), in pixels.
-        nms_iou: NMS suppresses boxes of a higher IoU with a better one of their class.
+        nms_iou: in [0, 1]; NMS suppresses boxes of a higher IoU with a better one of their class.
         merge_iou: in [0, 1].
         mask_threshold: in (0, 1].
         topk: the most detections of an image, over all classes; the best scores are kept.
@@ -96,14 +98,18 @@ def mask_voting(
         and "pred_masks", (D, H, W) bool.
 
     Raises:
-        ValueError: if a shape or a value is wrong; the message names the argument.
+        ValueError: if a shape or a value is wrong, or tensors are on several devices; names the
+            argument.
+        TypeError: for tensors that are sparse or complex, or sizes that are not whole.
     """
     _check_shapes(boxes, masks, scores)
+    check_pair("image_size", image_size, 1)
+    check_in_unit_interval("nms_iou", nms_iou)
+    check_in_unit_interval("merge_iou", merge_iou)
     for name, value, is_valid, problem in (
-        ("merge_iou", merge_iou, 0 <= merge_iou <= 1, "not in [0, 1]"),
         ("mask_threshold", mask_threshold, 0 < mask_threshold <= 1, "not in (0, 1]"),
-        ("topk", topk, topk >= 0, "negative"),
-        ("score_thresh", score_thresh, score_thresh >= 0, "negative"),
+        ("topk", topk, isinstance(topk, int) and topk >= 0, "not a whole number of 0 or more"),
+        ("score_thresh", score_thresh, score_thresh >= 0, "negative or NaN"),
     ):
         if not is_valid:
             raise ValueError(f"{name}={value} is {problem}")
@@ -128,13 +134,19 @@ def mask_voting(
 
 
 def _check_shapes(boxes: Tensor, masks: Tensor, scores: Tensor) -> None:
-    num_instances = len(boxes)
+    check_tensors(boxes=boxes, masks=masks, scores=scores)
+    for name, tensor in (("boxes", boxes), ("masks", masks), ("scores", scores)):
+        if tensor.is_complex():
+            raise TypeError(f"{name} must be real numbers, got {tensor.dtype}")
+    num_instances = len(boxes) if boxes.dim() else 0
     if boxes.shape != (num_instances, 4):
         raise ValueError(f"boxes must be (R, 4), not {tuple(boxes.shape)}")
     if masks.dim() != 3 or len(masks) != num_instances or masks.shape[1] != masks.shape[2]:
         raise ValueError(f"masks must be ({num_instances}, M, M), not {tuple(masks.shape)}")
     if scores.dim() != 2 or len(scores) != num_instances:
         raise ValueError(f"scores must be ({num_instances}, K), not {tuple(scores.shape)}")
+    if scores.numel() and not (scores >= 0).all():
+        raise ValueError("scores has numbers that are negative or NaN")
 
 
 def _nms(

@@ -5,8 +5,18 @@
 #include <ATen/ops/zero.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <cmath>
+
 namespace hybrid_cascade::pyramid_roi_align {
 namespace {
+
+// A limit of what a box is pooled to, along each axis. Larger numbers are mistakes, which would take hours.
+constexpr int64_t kMostCells = 1024;
+
+bool is_side(int64_t cells) {
+  return cells >= 1 && cells <= kMostCells;
+}
 
 void check(const Settings& settings, at::TensorList maps, const at::Tensor& boxes, const at::Tensor& levels) {
   const auto& [scales, bin_rows, bin_columns, sampling_ratios, aligned, rows, columns] = settings;
@@ -19,11 +29,15 @@ void check(const Settings& settings, at::TensorList maps, const at::Tensor& boxe
       " maps, got ",
       scales.size(),
       ", ",
-      bin_rows.size(),
+      std::min(bin_rows.size(), bin_columns.size()),
       ", ",
       sampling_ratios.size(),
       " and ",
       aligned.size());
+  TORCH_CHECK(
+      boxes.scalar_type() == at::kFloat || boxes.scalar_type() == at::kDouble,
+      "pyramid_roi_align: maps and boxes must be float32 or float64, boxes are ",
+      boxes.scalar_type());
   for (const at::Tensor& map : maps) {
     TORCH_CHECK(
         map.dim() == 4 && map.size(0) == maps[0].size(0) && map.size(1) == maps[0].size(1) &&
@@ -42,14 +56,33 @@ void check(const Settings& settings, at::TensorList maps, const at::Tensor& boxe
       levels.sizes(),
       " for ",
       boxes.sizes());
-  TORCH_CHECK(rows > 0 && columns > 0, "pyramid_roi_align: output_size must be positive");
+  TORCH_CHECK(
+      is_side(rows) && is_side(columns),
+      "pyramid_roi_align: output_size must be in [1, ",
+      kMostCells,
+      "], got ",
+      rows,
+      " x ",
+      columns);
   for (size_t i = 0; i < maps.size(); ++i) {
     TORCH_CHECK(
-        bin_rows[i] > 0 && bin_columns[i] > 0,
-        "pyramid_roi_align: pooled_sizes must be positive, got ",
+        is_side(bin_rows[i]) && is_side(bin_columns[i]),
+        "pyramid_roi_align: pooled_sizes must be in [1, ",
+        kMostCells,
+        "], got ",
         bin_rows[i],
         " x ",
         bin_columns[i]);
+    TORCH_CHECK(
+        sampling_ratios[i] <= kMostCells,
+        "pyramid_roi_align: sampling_ratio must be at most ",
+        kMostCells,
+        ", got ",
+        sampling_ratios[i]);
+    TORCH_CHECK(
+        std::isfinite(scales[i]) && scales[i] > 0,
+        "pyramid_roi_align: scales must be positive and finite, got ",
+        scales[i]);
   }
 }
 
@@ -88,7 +121,10 @@ Maps operator_backward(
     at::IntArrayRef sampling_ratios,
     const c10::List<bool>& aligned) {
   TORCH_CHECK(
-      grad.dim() == 4 && grad.size(0) == boxes.size(0) && heights.size() == widths.size(),
+      grad.dim() == 4 && boxes.dim() == 2 && grad.size(0) == boxes.size(0) &&
+          grad.scalar_type() == boxes.scalar_type() && images > 0 && heights.size() == widths.size() &&
+          std::all_of(heights.begin(), heights.end(), [](int64_t height) { return height > 0; }) &&
+          std::all_of(widths.begin(), widths.end(), [](int64_t width) { return width > 0; }),
       "pyramid_roi_align_backward: grad of ",
       grad.sizes(),
       " for ",

@@ -11,11 +11,19 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <limits>
 #include <tuple>
 
 namespace hybrid_cascade::roi_warp {
 namespace {
+
+// A limit of the samples along each axis of a box. Larger numbers are mistakes, which no memory has room for.
+constexpr int64_t kMostSamples = 4096;
+
+bool is_supported(at::ScalarType type) {
+  return type == at::kHalf || type == at::kBFloat16 || type == at::kFloat || type == at::kDouble;
+}
 
 using TwoTensors = std::tuple<at::Tensor, at::Tensor>;
 
@@ -39,21 +47,30 @@ Warp describe(const at::Tensor& input, const at::Tensor& boxes, const Settings& 
       ", boxes are on ",
       boxes.device());
   TORCH_CHECK(
-      input.is_floating_point() && boxes.is_floating_point(),
-      "roi_warp: input and boxes must be floating point");
+      is_supported(input.scalar_type()) && is_supported(boxes.scalar_type()),
+      "roi_warp: input and boxes must be float16, bfloat16, float32 or float64, got ",
+      input.scalar_type(),
+      " and ",
+      boxes.scalar_type());
+  TORCH_CHECK(
+      std::isfinite(scale) && scale > 0, "roi_warp: spatial_scale must be positive and finite, got ", scale);
   // The index of a sample in its window is stored in a byte.
   TORCH_CHECK(pool >= 1 && pool <= 16, "roi_warp: max_pool must be in [1, 16], got ", pool);
   TORCH_CHECK(
-      rows > 0 && columns > 0 && rows % pool == 0 && columns % pool == 0,
-      "roi_warp: output_size must be positive multiples of max_pool, got ",
+      rows > 0 && columns > 0 && rows % pool == 0 && columns % pool == 0 && rows <= kMostSamples &&
+          columns <= kMostSamples,
+      "roi_warp: output_size must be positive multiples of max_pool, at most ",
+      kMostSamples,
+      ", got ",
       rows,
       " x ",
       columns);
   // A row or a column has a 32-bit index, everything else a 64-bit one; the margin leaves room for kOutside.
   const int64_t limit = std::numeric_limits<int>::max() - 16;
   TORCH_CHECK(
-      input.size(2) < limit && input.size(3) < limit && rows < limit && columns < limit,
-      "roi_warp: sides of 2^31 and more are not supported");
+      input.size(2) < limit && input.size(3) < limit,
+      "roi_warp: maps with sides of 2^31 and more are not supported, got ",
+      input.sizes());
   return {
       input.size(0),
       input.size(1),
