@@ -4,6 +4,7 @@ import logging
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from hybrid_cascade.data import DatasetError, check_dataset, check_training_labels
@@ -31,9 +32,17 @@ def image(tmp_path):
             {
                 "category_id": 0,
                 "iscrowd": 1,
-                "segmentation": {"size": [HEIGHT, WIDTH], "counts": b"0"},
+                "bbox": [1, 0, 1, 2],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "segmentation": {"size": [HEIGHT, WIDTH], "counts": [6, 2, 40]},
             },
-            {"category_id": 2, "iscrowd": 0, "segmentation": [[1, 1, 5, 1, 5, 5]]},
+            {
+                "category_id": 2,
+                "iscrowd": 0,
+                "bbox": [1, 1, 5, 5],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "segmentation": [[1, 1, 5, 1, 5, 5]],
+            },
         ],
     }
 

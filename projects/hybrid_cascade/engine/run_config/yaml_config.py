@@ -34,6 +34,9 @@ class YamlRunConfig(RunConfig):
         "num_panels": "TEST.NUM_PANELS",
         "evaluates_sem_seg": "TEST.EVALUATE_SEM_SEG",
         "channels_last": "MODEL.CHANNELS_LAST",
+        "check_images": "DATALOADER.CHECK_IMAGES",
+        "data_faults": "DATALOADER.DATA_FAULTS",
+        "max_unreadable_images": "DATALOADER.MAX_UNREADABLE_IMAGES",
         "freeze": "SOLVER.FREEZE",
         "losses": "SOLVER.LOSSES",
     }
@@ -98,6 +101,10 @@ class YamlRunConfig(RunConfig):
         return self.cfg
 
     @property
+    def mask_format(self) -> str:
+        return self.cfg.INPUT.MASK_FORMAT
+
+    @property
     def ddp_options(self) -> dict[str, Any]:
         return {"broadcast_buffers": False}  # as DefaultTrainer
 
@@ -116,7 +123,7 @@ class YamlRunConfig(RunConfig):
         return build_detection_train_loader(
             cfg,
             dataset=dataset,
-            mapper=build_train_mapper(cfg, dataset),
+            mapper=self.skipping_unreadable(build_train_mapper(cfg, dataset)),
             # None: the one that the config names
             sampler=sampler if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler" else None,
             **loader_seed(cfg),
