@@ -24,7 +24,7 @@ from torch import nn
 from hybrid_cascade.data import register_coco_json
 from hybrid_cascade.engine import Trainer, draw_results, evaluate, load_config
 from hybrid_cascade.engine.data_checks import check_annotation_files, check_test_data
-from hybrid_cascade.engine.run_config import as_run_config
+from hybrid_cascade.engine.run_config import RunConfig, as_run_config
 
 from .case import Case
 from .datasets_annotations import ANNOTATION_FAULTS
@@ -36,6 +36,15 @@ LAZY = str(ROOT / "configs" / "quick_start" / "htc_toy.py")
 YAML = str(ROOT / "configs" / "yaml" / "htc" / "htc_r50_fpn_1x.yaml")
 CLASSES = ("fern", "moss", "tree")
 LABELS = (*CLASSES, "soil")
+OPTIONS = {
+    LAZY: """train.device=cpu train.num_panels=0 dataloader.train.total_batch_size=1
+        dataloader.train.dataset.names=train dataloader.test.dataset.names=val""",
+    YAML: """MODEL.DEVICE cpu TEST.NUM_PANELS 0 SOLVER.IMS_PER_BATCH 1 DATALOADER.NUM_WORKERS 0
+        DATASETS.TRAIN ('train',) DATASETS.TEST ('val',)
+        INPUT.MIN_SIZE_TRAIN (48,) INPUT.MIN_SIZE_TEST 48""",
+}
+# Loaded once, before the processes of the cases start.
+CONFIGS = [as_run_config(load_config(path, text.split())) for path, text in OPTIONS.items()]
 # What is done with the dataset that has the fault.
 USES = ("train", "val", "eval_only")
 
@@ -53,18 +62,18 @@ def make_case(random: random_module.Random) -> Case:
     """Return a case."""
     fault = random.choice(ANNOTATION_FAULTS + FILE_FAULTS)
     use = random.choice([x for x in USES if x in fault.uses])
-    kind = random.choice(["lazy", "yaml"])
+    config = random.choice(CONFIGS)
     seed = random.random()
     names = None if fault.fine_for(use) else fault.names
     return Case(
         name=f"datasets: {fault.name} ({use})",
-        check=partial(_check, fault.apply, use, kind, seed),
+        check=partial(_check, fault.apply, use, config, seed),
         names=names,
         use=_use,
     )
 
 
-def _check(apply: Callable, use: str, kind: str, seed: float, folder: Path) -> Job:
+def _check(apply: Callable, use: str, config: RunConfig, seed: float, folder: Path) -> Job:
     random = random_module.Random(seed)
     contents = {split: _content(random) for split in ("train", "val")}
     found = deepcopy(contents["val"])
@@ -85,7 +94,7 @@ def _check(apply: Callable, use: str, kind: str, seed: float, folder: Path) -> J
             str(folder / name / "maps"),
             stuff_classes=contents[name].pop("stuff_classes", LABELS),
         )
-    cfg = _config(kind, folder)
+    cfg = config.replaced(output_dir=f"{folder}/output").cfg
     model = Oracle(found)
     if use != "eval_only":
         return Job(cfg, model, OracleTrainer(cfg, model))
@@ -102,19 +111,6 @@ def _use(job: Job) -> None:
     results = evaluate(job.cfg, job.model)
     assert results["bbox"]["AP"] > 99, results
     draw_results(job.cfg, job.model)
-
-
-def _config(kind: str, folder: Path):
-    if kind == "lazy":
-        options = ["train.device=cpu", "train.num_panels=0", f"train.output_dir={folder}/output"]
-        options += ["dataloader.train.dataset.names=train", "dataloader.test.dataset.names=val"]
-        return load_config(LAZY, [*options, "dataloader.train.total_batch_size=1"])
-    options = (
-        f"MODEL.DEVICE cpu TEST.NUM_PANELS 0 OUTPUT_DIR {folder}/output DATALOADER.NUM_WORKERS 0"
-    )
-    options += " DATASETS.TRAIN ('train',) DATASETS.TEST ('val',) SOLVER.IMS_PER_BATCH 1"
-    options += " INPUT.MIN_SIZE_TRAIN (48,) INPUT.MIN_SIZE_TEST 48"
-    return load_config(YAML, options.split(" "))
 
 
 class OracleTrainer(Trainer):

@@ -142,9 +142,12 @@ def _open(path: str) -> Iterator[Image.Image]:
             yield opened
 
 
-def _size_as_loaded(opened: Image.Image) -> tuple[int, int]:
+def _size_as_loaded(opened: Image.Image, expected: tuple[int, int]) -> tuple[int, int]:
     """Return the image's (width, height) in pixels, as Detectron2 will load it."""
     width, height = opened.size
+    # Pillow decodes a whole PNG to look for a tag after the pixels, where hardly any has one.
+    if opened.format == "PNG" and "exif" not in opened.info and opened.size == expected:
+        return width, height
     # Detectron2 rotates an image as its EXIF tag says; 5 to 8 swap width and height.
     orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
     is_turned = isinstance(orientation, int) and 5 <= orientation <= 8
@@ -153,8 +156,10 @@ def _size_as_loaded(opened: Image.Image) -> tuple[int, int]:
 
 def _check_header(image: dict, opened: Image.Image) -> list[tuple[Kind, str]]:
     path, found = image["file_name"], []
-    width, height = _size_as_loaded(opened)
-    expected = (image.get("width", width), image.get("height", height))
+    expected = (image.get("width", opened.width), image.get("height", opened.height))
+    width, height = _size_as_loaded(opened, expected)
+    if not {"width", "height"} <= image.keys():
+        expected = (image.get("width", width), image.get("height", height))
     if (width, height) != expected:
         found.append(
             (
