@@ -67,33 +67,21 @@ def make_case(random: random_module.Random) -> Case:
     names = None if fault.fine_for(use) else fault.names
     return Case(
         name=f"datasets: {fault.name} ({use})",
-        check=partial(_check, fault.apply, use, config, seed),
+        check=partial(prepare, fault.apply, use, config, seed),
         names=names,
-        use=_use,
+        use=use_data,
     )
 
 
-def _check(apply: Callable, use: str, config: RunConfig, seed: float, folder: Path) -> Job:
+def prepare(apply: Callable, use: str, config: RunConfig, seed: float, folder: Path) -> Job:
+    """Write a training and a validation set, one with a fault, and start to use them."""
     random = random_module.Random(seed)
-    contents = {split: _content(random) for split in ("train", "val")}
+    contents = {split: make_content(random) for split in ("train", "val")}
     found = deepcopy(contents["val"])
-    split = "train" if use == "train" else "val"
+    spoilt = "train" if use == "train" else "val"
     for name, content in contents.items():
-        _write_files(folder / name, content)
-    replaced = apply(random, contents[split], folder / split)
-    for name, content in contents.items():
-        text = json.dumps(content)
-        if name == split and isinstance(replaced, bytes):
-            (folder / f"{name}.json").write_bytes(replaced)
-        else:
-            (folder / f"{name}.json").write_text(text)
-        register_coco_json(
-            name,
-            str(folder / f"{name}.json"),
-            str(folder / name / "images"),
-            str(folder / name / "maps"),
-            stuff_classes=contents[name].pop("stuff_classes", LABELS),
-        )
+        change = partial(apply, random) if name == spoilt else lambda content, folder: None
+        register(name, content, folder, change)
     cfg = config.replaced(output_dir=f"{folder}/output").cfg
     model = Oracle(found)
     if use != "eval_only":
@@ -103,7 +91,7 @@ def _check(apply: Callable, use: str, config: RunConfig, seed: float, folder: Pa
     return Job(cfg, model, None)
 
 
-def _use(job: Job) -> None:
+def use_data(job: Job) -> None:
     if job.trainer is not None:
         for _ in range(3):
             images = next(job.trainer._trainer._data_loader_iter)
@@ -159,7 +147,7 @@ class Oracle(nn.Module):
         )
 
 
-def _content(random: random_module.Random) -> dict:
+def make_content(random: random_module.Random) -> dict:
     """Return annotations of three images with three objects each."""
     images = [
         {"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in (3, 5, 8)
@@ -183,6 +171,19 @@ def _content(random: random_module.Random) -> dict:
             )
     categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def register(
+    name: str, content: dict, folder: Path, change: Callable = lambda content, folder: None
+) -> None:
+    """Write a dataset, change its content and its files, and register it."""
+    path = folder / f"{name}.json"
+    _write_files(folder / name, content)
+    replaced = change(content, folder / name)
+    labels = content.pop("stuff_classes", LABELS)
+    path.write_bytes(replaced if isinstance(replaced, bytes) else json.dumps(content).encode())
+    folders = (str(folder / name / "images"), str(folder / name / "maps"))
+    register_coco_json(name, str(path), *folders, stuff_classes=labels)
 
 
 def _write_files(folder: Path, content: dict) -> None:
