@@ -65,7 +65,7 @@ def _normalised_polygon(random, annotation):
 
 def _moved_box(random, annotation):
     axis, sign = random.randrange(2), random.choice([-1, 1])
-    annotation["bbox"][axis] += sign * random.choice([WIDTH // 2, 2 * WIDTH, 10**6])
+    annotation["bbox"][axis] += sign * random.choice([WIDTH, 2 * WIDTH, 10**6])
 
 
 def _moved_polygon(random, annotation):
@@ -275,7 +275,7 @@ ANNOTATION_FAULTS += [
             ("area", [x for x in OTHER_KINDS if x != 1.5], {"fine": TRAIN, "uses": EVAL}),
             ("iscrowd", [x for x in OTHER_KINDS if x is not True], {}),
             ("category_id", [x for x in OTHER_KINDS if x is not True], {}),
-            ("image_id", [x for x in OTHER_KINDS if x is not True], {}),
+            ("image_id", [x for x in OTHER_KINDS if x not in (True, -1)], {}),
             ("id", [x for x in OTHER_KINDS if x != -1], {}),
             ("segmentation", [*OTHER_KINDS, [[]], [{}], [None], ["1"]], {}),
         )

@@ -18,7 +18,7 @@ from .boxes import check_boxes, compare_with_masks
 from .chunk import Chunk, split
 from .fields import check_crowd_flags
 from .masks import check_masks
-from .numbers import is_integer, is_number, short
+from .numbers import is_id, is_integer, is_number, short
 from .report import DatasetError, Kind, Level, Report
 
 ANNOTATIONS_AT_A_TIME = 10_000
@@ -183,7 +183,7 @@ def _check_images(records: list[Any], report: Report) -> dict[int, dict]:
             report.add(
                 IMAGE_SIZE, f"{place} has `width` {short(sides[0])}, `height` {short(sides[1])}"
             )
-        if not is_integer(image_id):
+        if not is_id(image_id):
             report.add(IMAGE_ID, place)
             continue
         if image_id in images:
@@ -198,11 +198,11 @@ def _check_categories(records: list[Any], report: Report) -> set[int]:
     for category in _only_dicts(records, "categories", report):
         category_id, name = category.get("id"), category.get("name")
         place = f"category {short(name)} (`id` {short(category_id)})"
-        if not is_integer(category_id) or category_id in ids or not isinstance(name, str):
+        if not is_id(category_id) or category_id in ids or not isinstance(name, str):
             report.add(CATEGORY, place)
         elif name in names:
             report.add(SAME_NAME, place)
-        if is_integer(category_id):
+        if is_id(category_id):
             ids.add(category_id)
         if isinstance(name, str):
             names.add(name)
@@ -218,7 +218,7 @@ def _check_ids(
     evaluation: bool,
 ) -> None:
     ids = [a.get("id") for a in annotations]
-    wrong = [not is_integer(x) for x in ids]
+    wrong = [not is_id(x) for x in ids]
     counts = Counter(x for x, is_wrong in zip(ids, wrong, strict=True) if not is_wrong)
     same = SAME_ID_IN_MINIVAL if "minival" in path else SAME_ANNOTATION_ID
     for annotation, annotation_id, is_wrong in zip(annotations, ids, wrong, strict=True):
@@ -227,12 +227,12 @@ def _check_ids(
         elif annotation_id == 0 and evaluation:
             report.add(ID_ZERO, _place(annotation, images))
         image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not is_integer(image_id):
+        if not is_id(image_id):
             what = f"has `image_id` {short(image_id)}"
             report.add(WRONG_IMAGE_ID, f"{_place(annotation, images)} {what}")
         elif image_id not in images:
             report.add(OF_NO_IMAGE, _place(annotation, images))
-        if not is_integer(category_id) or category_id not in categories:
+        if not is_id(category_id) or category_id not in categories:
             what = f"has `category_id` {short(category_id)}"
             report.add(OF_NO_CATEGORY, f"{_place(annotation, images)} {what}")
         if annotation.get("ignore", 0) != 0:
@@ -249,7 +249,7 @@ def _check_ids(
 
 def _place(annotation: dict, images: dict[int, dict]) -> str:
     image_id = annotation.get("image_id")
-    image = images.get(image_id, {}) if is_integer(image_id) else {}
+    image = images.get(image_id, {}) if is_id(image_id) else {}
     return (
         f"annotation {short(annotation.get('id'))} of image {short(image.get('file_name'))} "
         f"(`image_id` {short(image_id)})"
@@ -264,8 +264,7 @@ def _check_values(
     masks: bool,
 ) -> None:
     owners = [
-        images.get(a.get("image_id"), {}) if is_integer(a.get("image_id")) else {}
-        for a in annotations
+        images.get(a.get("image_id"), {}) if is_id(a.get("image_id")) else {} for a in annotations
     ]
     chunk = Chunk(
         annotations,

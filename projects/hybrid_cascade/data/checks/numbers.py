@@ -15,6 +15,11 @@ def is_integer(value: Any) -> bool:
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
+def is_id(value: Any) -> bool:
+    """Tell whether a value is an integer that COCO's evaluation, which uses floats, can hold."""
+    return is_integer(value) and abs(value) < 2**53
+
+
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite real number of Python or NumPy, and no bool."""
     if type(value) not in (int, float) and not _is_real_type(type(value)):
