@@ -254,7 +254,7 @@ def _truncated(random, content, folder):
 
 
 FILE = r"(train|val)\.json"
-ANNOTATION = r"annotation .* of image '\d\.png'"
+ANNOTATION = r"annotation .* of image '[^']*\d\.png'"
 ANNOTATION_FAULTS = [
     _annotation_fault(f"{name} missing", _missing(key), f"{ANNOTATION}.*`{key}`|{FILE}", **options)
     for name, key, options in (
