@@ -9,5 +9,8 @@ train.num_panels = 6
 train.evaluate_sem_seg = False
 train.channels_last = None  # None: True on CPUs, False on GPUs
 train.test_time = dict(checkpoints=[], short_sides=[], max_size=1333, flip=False)
+train.check_images = "headers"  # or "decode": read all pixels before the first iteration
+train.data_faults = "stop"  # or "warn": faults in annotations and images
+train.max_unreadable_images = 10  # that are skipped in a training, of each process
 train.freeze = []  # modules that are not trained, such as "backbone" and "roi_heads.mask_head"
 train.losses = []  # names of the losses to train on, such as "loss_rpn_*"; []: all

@@ -125,6 +125,12 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.PROBABILITY = 1.0
     cfg.INPUT.COPY_PASTE.MAX_INSTANCES = 100  # pasted into an image, at most
 
+    # Before a training or an evaluation: "headers" of the image files, or "decode": all pixels
+    cfg.DATALOADER.CHECK_IMAGES = "headers"
+    cfg.DATALOADER.DATA_FAULTS = "stop"  # or "warn": faults in annotations and images
+    # Files that turn unreadable in a training and are skipped, of each process
+    cfg.DATALOADER.MAX_UNREADABLE_IMAGES = 10
+
     # Modules that are not trained, such as "backbone"; losses to train on, such as "loss_rpn_*"
     cfg.SOLVER.FREEZE = []
     cfg.SOLVER.LOSSES = []  # []: all

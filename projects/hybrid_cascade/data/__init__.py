@@ -8,7 +8,7 @@ before a dataset is first used.
 import os
 
 from .augmentations import ZoomOut
-from .checks import DatasetError, check_dataset, check_training_labels
+from .checks import DatasetError, check_coco_file, check_dataset, check_training_labels
 from .datasets import (
     load_datasets,
     prepare_sbd,
@@ -18,7 +18,13 @@ from .datasets import (
     register_voc_without_sbd,
     stuff_labels_of,
 )
-from .mappers import BoxAwareMapper, CopyPasteMapper, PartialMasksMapper, build_train_mapper
+from .mappers import (
+    BoxAwareMapper,
+    CopyPasteMapper,
+    PartialMasksMapper,
+    SkipUnreadable,
+    build_train_mapper,
+)
 from .toy_scenes import draw_toy_scenes, register_toy_scenes
 
 __all__ = [
@@ -26,8 +32,10 @@ __all__ = [
     "CopyPasteMapper",
     "DatasetError",
     "PartialMasksMapper",
+    "SkipUnreadable",
     "ZoomOut",
     "build_train_mapper",
+    "check_coco_file",
     "check_dataset",
     "check_training_labels",
     "draw_toy_scenes",

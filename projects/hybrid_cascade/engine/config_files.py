@@ -47,6 +47,12 @@ TRAIN_DEFAULTS = {
     "evaluate_sem_seg": False,
     # Memory format of the convolutions. None: channels-last on CPUs.
     "channels_last": None,
+    # What is looked at of image files before a training or evaluation: "headers" or "decode".
+    "check_images": "headers",
+    # Faults in annotations and images: "stop" or "warn".
+    "data_faults": "stop",
+    # Files that may turn unreadable in a training, of each process; they are skipped.
+    "max_unreadable_images": 10,
     # Modules that are not trained, and the losses to train on ([]: all).
     "freeze": [],
     "losses": [],

@@ -31,6 +31,7 @@ from ..evaluation import LabelMapEvaluator
 from ..evaluation.label_maps import check_number_of_labels, obstacle_to_miou
 from ..visualization import draw_cascade_panel, plot_precision_recall
 from .config_checks import check_test_datasets
+from .data_checks import check_annotation_files, check_test_data
 from .run_config import RunConfig, as_run_config
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,13 @@ logger = logging.getLogger(__name__)
 PANOPTICAPI = "https://github.com/cocodataset/panopticapi.git"
 
 
-def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
+def evaluate(cfg: DictConfig | CfgNode, model: nn.Module, *, check_data: bool = True) -> dict:
     """Evaluate on the test datasets of a config; write results.json into its output folder.
+
+    Args:
+        cfg: the config.
+        model: a model of this config, or several that detect together.
+        check_data: look for faults in the datasets first.
 
     Returns:
         The metrics, {"bbox": {"AP": …}, "segm": …}, on the main process; {} on others. If a CfgNode
@@ -47,8 +53,12 @@ def evaluate(cfg: DictConfig | CfgNode, model: nn.Module) -> dict:
 
     Raises:
         ValueError: see `check_evaluation`.
+        DatasetError: for faults in the datasets.
     """
     run_config = as_run_config(cfg)
+    if check_data:
+        check_annotation_files(run_config, (), model)
+        check_test_data(run_config, model)
     check_evaluation(cfg, model)
     results = {}
     for name, loader in run_config.build_test_loaders():

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.engine import (
     AMPTrainer,
@@ -21,11 +20,10 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
-from ..data import check_dataset, check_training_labels
-from ..modeling import HTCROIHeads, MNCROIHeads
 from .build import build_model
 from .checkpointer import FittingCheckpointer
 from .config_checks import check_training
+from .data_checks import check_annotation_files, check_test_data, check_train_data
 from .evaluation import check_evaluation, evaluate
 from .hooks import (
     CheckLosses,
@@ -75,6 +73,7 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
+        check_annotation_files(self.run_config, cfg.DATASETS.TRAIN, model)
         self.train_dataset = self.run_config.load_train_dataset(cfg)
         self._check_data(model)
         self.sampler = ResumableTrainingSampler(
@@ -171,7 +170,7 @@ class Trainer(DefaultTrainer):
         """See `evaluate`; the datasets are those of the user's config."""
         try:
             with self._stop.signals.stop_at_once():
-                return evaluate(self.run_config.cfg, model)
+                return evaluate(self.run_config.cfg, model, check_data=False)
         except StoppedBySignal:
             self._stop.save(self._stop.signals.received, in_all_processes=False)
             raise
@@ -209,43 +208,7 @@ class Trainer(DefaultTrainer):
         self.sampler.skip(number, batch_size=batch_size, groups=groups)
 
     def _check_data(self, model: nn.Module) -> None:
-        name = " + ".join(self.cfg.DATASETS.TRAIN)
-        check_training_labels(
-            self.train_dataset,
-            name,
-            masks=_needed_masks(model),
-            reads_label_maps=_reads_label_maps(model),
-        )
-        _check_dataset(model, self.train_dataset, self.cfg.DATASETS.TRAIN[0])
-        for name in self.run_config.test_dataset_names:
-            _check_dataset(model, DatasetCatalog.get(name), name)
+        names = self.cfg.DATASETS.TRAIN
+        check_train_data(self.run_config, names, self.train_dataset, model)
+        check_test_data(self.run_config, model, names)
         check_evaluation(self.run_config.cfg, model)
-
-
-def _check_dataset(model: nn.Module, dataset: list[dict], name: str) -> None:
-    """Check a dataset against the model, if the model says how many classes it has."""
-    # A single-shot detector has no ROI heads and holds the number itself.
-    num_classes = getattr(getattr(model, "roi_heads", model), "num_classes", None)
-    if num_classes is None:
-        return
-    semantic = {}
-    if _reads_label_maps(model):
-        branch = model.semantic_branch
-        semantic["semantic_num_classes"] = branch.num_classes
-        semantic["semantic_ignore_value"] = branch.ignore_value
-    check_dataset(dataset, name, num_classes=num_classes, **semantic)
-
-
-def _reads_label_maps(model: nn.Module) -> bool:
-    targets = getattr(model, "semantic_targets", None)
-    return targets is not None and targets.source != "instances"
-
-
-def _needed_masks(model: nn.Module) -> str:
-    """Return the argument `masks` of `check_training_labels` for a model."""
-    heads = getattr(model, "roi_heads", None)
-    if isinstance(heads, MNCROIHeads):
-        return "some"
-    if not getattr(heads, "mask_on", False):
-        return "none"
-    return "some" if isinstance(heads, HTCROIHeads) else "all"

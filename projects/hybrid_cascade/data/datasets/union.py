@@ -24,7 +24,7 @@ def load_datasets(
         options: the other arguments of `get_detection_dataset_dicts`.
 
     Raises:
-        DatasetError: if images with and without "annotations" are in one dataset.
+        DatasetError: if images with and without "annotations" are in one dataset, or none is left.
         ValueError: if the datasets differ in their classes of things.
     """
     names = [names] if isinstance(names, str) else list(names)
@@ -43,6 +43,11 @@ def load_datasets(
 def _load(name: str, **options: Any) -> Sequence[dict]:
     try:
         return get_detection_dataset_dicts(name, **options)
+    except AssertionError as error:
+        raise DatasetError(
+            f"Dataset '{name}' has no image to train on ({error}). Images without objects are left "
+            "out (`dataloader.train.dataset.filter_empty`, DATALOADER.FILTER_EMPTY_ANNOTATIONS)."
+        ) from error
     except KeyError as error:
         if error.args != ("annotations",):
             raise

@@ -57,7 +57,7 @@ class CopyPasteMapper:
         self.max_instances = max_instances
         self.sem_seg_ignore_value = sem_seg_ignore_value
 
-    def __call__(self, dataset_dict: dict) -> dict:
+    def __call__(self, dataset_dict: dict) -> dict | None:
         """Map an image, and paste instances of another image into it.
 
         Args:
@@ -66,21 +66,24 @@ class CopyPasteMapper:
         Returns:
             What the wrapped mapper returns. "instances" always have "gt_boxes", "gt_classes",
             "gt_masks", as `BitMasks`, and "gt_has_mask" (see `PartialMasksMapper`). Instances
-            without a mask are not pasted.
+            without a mask are not pasted. None if the wrapped mapper skips the image.
 
         Raises:
             ValueError: if instances have no masks, or fields that cannot be updated, such as
                 keypoints. The message names the file.
         """
         mapped = self._map(dataset_dict)
-        if np.random.uniform() < self.probability:
+        if mapped is not None and np.random.uniform() < self.probability:
             source = self._map(self.dataset[np.random.randint(len(self.dataset))])
-            self._paste(source, mapped)
+            if source is not None:
+                self._paste(source, mapped)
         return mapped
 
-    def _map(self, dataset_dict: dict) -> dict:
+    def _map(self, dataset_dict: dict) -> dict | None:
         """Map an image with the wrapped mapper, and turn its masks into `BitMasks`."""
         mapped = self.mapper(dataset_dict)
+        if mapped is None:
+            return None
         file_name = dataset_dict.get("file_name", "an image")
         if "instances" not in mapped:
             raise ValueError(

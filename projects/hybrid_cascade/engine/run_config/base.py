@@ -16,6 +16,7 @@ from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig
 from torch import nn
 
+from ...data import CopyPasteMapper, SkipUnreadable
 from ..sampler import ResumableTrainingSampler, SeedEachSample
 
 
@@ -102,6 +103,40 @@ class RunConfig(ABC):
         return self._value("channels_last")
 
     @property
+    def decodes_images(self) -> bool:
+        """Tell whether all pixels are read before a training or evaluation, to find bad files."""
+        return self._choice("check_images", ("headers", "decode")) == "decode"
+
+    @property
+    def stops_at_data_faults(self) -> bool:
+        """Tell whether faults in annotations and images are errors, or only logged."""
+        return self._choice("data_faults", ("stop", "warn")) == "stop"
+
+    @property
+    def max_unreadable_images(self) -> int:
+        """Return how many image files a process of a training may skip."""
+        value = self._value("max_unreadable_images")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            key = self.KEYS["max_unreadable_images"]
+            raise ValueError(f"{key} is {value!r}, but has to be an integer of at least 0")
+        return value
+
+    def skipping_unreadable(self, mapper: Callable[[dict], dict]) -> Callable[[dict], dict | None]:
+        """Return the mapper, so that it skips images that turn unreadable."""
+        limit, key = self.max_unreadable_images, self.KEYS["max_unreadable_images"]
+        if not isinstance(mapper, CopyPasteMapper):
+            return SkipUnreadable(mapper, limit, key)
+        # Copy-Paste reads two images: the wrapper has to know which one it is.
+        mapper.mapper = SkipUnreadable(mapper.mapper, limit, key)
+        return mapper
+
+    def _choice(self, name: str, choices: tuple[str, ...]) -> str:
+        value = self._value(name)
+        if value not in choices:
+            raise ValueError(f"{self.KEYS[name]} is {value!r}, but has to be one of {choices}")
+        return value
+
+    @property
     def freeze(self) -> list[str]:
         """Return the names of the parts of the model that are not trained."""
         return list(self._value("freeze"))
@@ -172,6 +207,11 @@ class RunConfig(ABC):
     @abstractmethod
     def trainer_config(self) -> CfgNode:
         """Return the config that `DefaultTrainer` reads."""
+
+    @property
+    @abstractmethod
+    def mask_format(self) -> str:
+        """Return what the training mapper makes of masks, "polygon" or "bitmask"."""
 
     @property
     @abstractmethod

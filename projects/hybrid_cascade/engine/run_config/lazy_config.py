@@ -1,5 +1,6 @@
 """Read a LazyConfig (.py)."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -9,12 +10,14 @@ import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.data import (
     DatasetCatalog,
+    DatasetMapper,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
 from detectron2.data.samplers import TrainingSampler
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
@@ -34,6 +37,9 @@ class LazyRunConfig(RunConfig):
         "num_panels": "train.num_panels",
         "evaluates_sem_seg": "train.evaluate_sem_seg",
         "channels_last": "train.channels_last",
+        "check_images": "train.check_images",
+        "data_faults": "train.data_faults",
+        "max_unreadable_images": "train.max_unreadable_images",
         "freeze": "train.freeze",
         "losses": "train.losses",
         "batch_size": "dataloader.train.total_batch_size",
@@ -133,6 +139,17 @@ class LazyRunConfig(RunConfig):
         return cfg
 
     @property
+    def mask_format(self) -> str:
+        mapper = self.cfg.dataloader.train.mapper
+        while "mapper" in mapper:  # of Copy-Paste
+            mapper = mapper.mapper
+        target = mapper._target_
+        target = locate(target) if isinstance(target, str) else target
+        # A mapper of another kind reads masks in its own way.
+        is_detectron2 = inspect.isclass(target) and issubclass(target, DatasetMapper)
+        return mapper.get("instance_mask_format", "polygon") if is_detectron2 else "bitmask"
+
+    @property
     def ddp_options(self) -> dict[str, Any]:
         return dict(self.cfg.train.ddp)
 
@@ -148,6 +165,8 @@ class LazyRunConfig(RunConfig):
         loader = self.cfg.dataloader.train
         args = {k: instantiate(v) for k, v in loader.items() if k not in ("_target_", "dataset")}
         args.setdefault("sampler", sampler)
+        if "mapper" in args:
+            args["mapper"] = self.skipping_unreadable(args["mapper"])
         if loader._target_ is build_detection_train_loader:
             args = {**loader_seed(cfg), **args}
             if "mapper" in args:

@@ -35,6 +35,9 @@ class YamlRunConfig(RunConfig):
         "num_panels": "TEST.NUM_PANELS",
         "evaluates_sem_seg": "TEST.EVALUATE_SEM_SEG",
         "channels_last": "MODEL.CHANNELS_LAST",
+        "check_images": "DATALOADER.CHECK_IMAGES",
+        "data_faults": "DATALOADER.DATA_FAULTS",
+        "max_unreadable_images": "DATALOADER.MAX_UNREADABLE_IMAGES",
         "freeze": "SOLVER.FREEZE",
         "losses": "SOLVER.LOSSES",
         "batch_size": "SOLVER.IMS_PER_BATCH",
@@ -103,6 +106,10 @@ class YamlRunConfig(RunConfig):
         return self.cfg
 
     @property
+    def mask_format(self) -> str:
+        return self.cfg.INPUT.MASK_FORMAT
+
+    @property
     def ddp_options(self) -> dict[str, Any]:
         return {"broadcast_buffers": False}  # as DefaultTrainer
 
@@ -123,7 +130,9 @@ class YamlRunConfig(RunConfig):
         return build_detection_train_loader(
             cfg,
             dataset=dataset,
-            mapper=seed_samples(cfg, build_train_mapper(cfg, dataset), sampler),
+            mapper=seed_samples(
+                cfg, self.skipping_unreadable(build_train_mapper(cfg, dataset)), sampler
+            ),
             sampler=sampler,
             **loader_seed(cfg),
         )

@@ -4,9 +4,10 @@ import logging
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 from PIL import Image
 
-from hybrid_cascade.data import DatasetError, check_dataset, check_training_labels
+from hybrid_cascade.data import DatasetError, check_dataset
 
 NAME = "plants to check"
 MetadataCatalog.get(NAME).set(thing_classes=["fern", "moss", "tree"])
@@ -31,9 +32,17 @@ def image(tmp_path):
             {
                 "category_id": 0,
                 "iscrowd": 1,
-                "segmentation": {"size": [HEIGHT, WIDTH], "counts": b"0"},
+                "bbox": [1, 0, 1, 2],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "segmentation": {"size": [HEIGHT, WIDTH], "counts": [6, 2, 40]},
             },
-            {"category_id": 2, "iscrowd": 0, "segmentation": [[1, 1, 5, 1, 5, 5]]},
+            {
+                "category_id": 2,
+                "iscrowd": 0,
+                "bbox": [1, 1, 5, 5],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "segmentation": [[1, 1, 5, 1, 5, 5]],
+            },
         ],
     }
 
@@ -158,51 +167,75 @@ def test_of_many_images_a_sample_is_opened_and_all_annotations_are_checked(image
         check(image, bad, image, missing, image, max_images=3)
 
 
-MASK = [[0, 0, 5, 0, 5, 5]]
+def test_all_mistakes_are_in_one_report_most_frequent_first(image):
+    image["annotations"][1]["category_id"] = 7
+    others = [copy.deepcopy(image) for _ in range(3)]
+    for other in others:
+        del other["annotations"][0]["bbox"]
+    with pytest.raises(DatasetError) as error:
+        check(image, *others)
+    first, second = str(error.value).splitlines()[1:]
+    assert "`category_id` out of range, 4 times: annotation 1" in first
+    assert "without a box, 3 times: annotation 0" in second and "has no `bbox`" in second
 
 
-def labelled(*segmentations, **fields):
-    annotations = [
-        {"category_id": 0, **({} if s is None else {"segmentation": s})} for s in segmentations
-    ]
-    return {"file_name": "a.jpg", "annotations": annotations, **fields}
+def test_faults_are_only_logged_on_request(image, caplog):
+    image["annotations"][1]["category_id"] = 7
+    check(image, stop=False)
+    assert "has `category_id` 7" in caplog.text
+
+
+@pytest.mark.parametrize("values", [[-1], [256], [65535]])
+def test_values_that_do_not_fit_in_8_bits_are_named(image, values):
+    labels = np.full((HEIGHT, WIDTH), values[0], np.int32)
+    Image.fromarray(labels).save(image["sem_seg_file_name"], format="TIFF")
+    check_fails(image, "map.png", f"value {values[0]}", "8 bits", semantic_ignore_value=65535)
+
+
+def test_stuff_classes_have_to_match(image):
+    MetadataCatalog.get(NAME).stuff_classes = ["a", "b", "c", "d", "e"]
+    try:
+        check_fails(image, "5 labels (`stuff_classes`)", "MODEL.SEMANTIC_BRANCH.NUM_CLASSES")
+    finally:
+        del MetadataCatalog.get(NAME).stuff_classes
+
+
+def test_a_truncated_image_is_found_by_a_full_decode_only(image):
+    Image.effect_noise((WIDTH, HEIGHT), 90).save(image["file_name"], "PNG")
+    with open(image["file_name"], "r+b") as file:
+        file.truncate(60)
+    check(image)
+    check_fails(image, "image.jpg", "cannot be read", decode=True)
 
 
 @pytest.mark.parametrize(
-    ("images", "options"),
-    [
-        ([labelled(MASK, None)], {"masks": "some"}),
-        ([labelled(None), labelled(MASK)], {"masks": "some"}),
-        ([labelled(MASK), labelled()], {"masks": "all"}),
-        ([labelled(None)], {"masks": "none"}),
-        ([labelled(), labelled()], {"masks": "some"}),  # the loader says that nothing is left
-        ([{"file_name": "a.jpg", "sem_seg_file_name": "b.png"}], {"reads_label_maps": True}),
-    ],
+    ("mode", "size", "word"),
+    [("RGB", (1, 1), "one pixel"), ("I;16", (WIDTH, HEIGHT), "'I;16'"), ("F", (8, 6), "'F'")],
 )
-def test_labels_that_a_model_can_do_with_pass(images, options):
-    check_training_labels(images, "mine", **options)
+def test_images_that_would_be_read_wrongly_are_named(image, mode, size, word):
+    Image.new(mode, size).save(image["file_name"], "TIFF")
+    check_fails(image, "image.jpg", word)
 
 
-@pytest.mark.parametrize(
-    ("images", "options", "message"),
-    [
-        ([labelled(None), labelled([])], {"masks": "some"}, "none of the 2 instances"),
-        ([labelled(MASK, None)], {"masks": "all"}, "annotation 1 of image 'a.jpg'.*HTCROIHeads"),
-        ([labelled(), {"file_name": "b.jpg"}], {}, "'b.jpg' has no `annotations`"),
-        ([{"file_name": "b.jpg"}], {"reads_label_maps": True}, "'b.jpg' has no `annotations`"),
-        (
-            [{"file_name": "b.jpg", "sem_seg_file_name": "b.png"}],
-            {},
-            "'b.jpg' has no `annotations`",
-        ),
-    ],
-)
-def test_labels_that_a_model_cannot_do_without_are_asked_for(images, options, message):
-    with pytest.raises(DatasetError, match=message):
-        check_training_labels(images, "mine", **options)
+def test_an_image_of_too_many_pixels_is_named(image, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    check_fails(image, "image.jpg", "too many pixels", "MAX_IMAGE_PIXELS")
 
 
-def test_a_crowd_needs_no_mask():
-    image = labelled(MASK, None)
-    image["annotations"][1]["iscrowd"] = 1
-    check_training_labels([image], "mine", masks="all")
+@pytest.mark.parametrize("image_id", [None, 3])
+def test_images_to_evaluate_on_need_an_id_of_their_own(image, image_id):
+    image["image_id"] = image_id
+    check(image, image)
+    with pytest.raises(DatasetError, match=f"`image_id` {image_id}"):
+        check(image, {**image}, evaluation=True)
+
+
+@pytest.mark.parametrize("flag", [2, -1, None, "0", 0.5])
+def test_a_crowd_flag_of_another_kind_is_named(image, flag):
+    image["annotations"][1]["iscrowd"] = flag
+    check_fails(image, "annotation 1", f"`iscrowd` {flag!r}")
+
+
+def test_a_box_needs_a_mode(image):
+    del image["annotations"][1]["bbox_mode"]
+    check_fails(image, "annotation 1", "bbox_mode")

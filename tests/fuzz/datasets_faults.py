@@ -1,0 +1,31 @@
+"""What a fault of a dataset is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 64, 48  # of the images
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of a dataset.
+
+    Attributes:
+        name: what is wrong.
+        apply: takes a random generator, the content of the annotation file, which it may change,
+            and the folder with `images` and `maps`. It may return bytes to be the annotation file.
+        names: a regular expression that the message has to contain.
+        uses: what can be done with a dataset that has it: "train", "val" (train on another one),
+            "eval_only".
+        fine: those of them for which it is no fault.
+    """
+
+    name: str
+    apply: Callable
+    names: str
+    uses: tuple[str, ...] = ("train", "val", "eval_only")
+    fine: tuple[str, ...] = ()
+
+    def fine_for(self, use: str) -> bool:
+        """Tell whether the dataset has to work for this use."""
+        return use in self.fine
