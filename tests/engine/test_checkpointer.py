@@ -196,6 +196,7 @@ def test_a_file_of_which_nothing_is_used_is_an_error_where_norms_fill_themselves
         FittingCheckpointer(net).load(path)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -260,17 +260,15 @@ def test_models_that_do_not_fit_together_are_refused_before_they_detect(tmp_path
 
 @pytest.mark.parametrize("entry", ["[a.py]", "3", "[a.py,null]", "{a.py:b.pth}"])
 def test_an_entry_that_is_no_pair_is_an_error_that_names_it(entry):
-    cfg = load_config(HTC, [f"train.test_time.checkpoints=[{entry}]"])
     with pytest.raises(ValueError, match="test_time.checkpoints has the entry .*configs/b.py"):
-        with_test_time_options(cfg, torch.nn.Linear(1, 1))
+        load_config(HTC, [f"train.test_time.checkpoints=[{entry}]"])
     with pytest.raises(ValueError, match="TEST.CHECKPOINTS has the entry"):
         with_test_time_options(yaml("TEST.CHECKPOINTS", [["a.yaml"]]), torch.nn.Linear(1, 1))
 
 
 def test_one_file_instead_of_a_list_is_an_error():
-    cfg = load_config(HTC, ["train.test_time.checkpoints=b.pth"])
     with pytest.raises(ValueError, match="train.test_time.checkpoints is 'b.pth', but has to be a"):
-        with_test_time_options(cfg, torch.nn.Linear(1, 1))
+        load_config(HTC, ["train.test_time.checkpoints=b.pth"])
 
 
 def test_the_log_says_if_a_model_expects_images_of_another_size(tmp_path, caplog):

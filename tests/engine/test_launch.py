@@ -69,7 +69,7 @@ def test_the_command_line_trains_and_evaluates(own_config, tmp_path):
 
 
 def test_two_processes_under_torchrun_train_one_model(own_config, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29511")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     code, text = train_net("--config-file", own_config, launcher=launcher)
     assert code == 0, text
     assert "World size: 2" in text

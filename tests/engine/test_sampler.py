@@ -47,6 +47,7 @@ def test_images_of_both_orientations_and_their_augmentations_continue(skip, batc
     assert batches(skip, 12, batch_size=batch_size) == whole[skip:]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on two cores
 @pytest.mark.parametrize("grouping", [True, False])
 def test_workers_change_neither_images_nor_augmentations_before_and_after_a_break(grouping):
     whole = batches(0, 11, grouping=grouping)

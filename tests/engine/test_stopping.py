@@ -36,7 +36,7 @@ def toy_scenes(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_evaluation(monkeypatch):
     """Most of these trainings are not about it."""
-    monkeypatch.setattr(trainer_module, "evaluate", lambda cfg, model: {})
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *_, **__: {})
     monkeypatch.setattr(trainer_module, "DrawResults", HookBase)
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_a_signal_stops_resumes_bit_for_bit(tmp_path):
 
 
 def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(tmp_path, monkeypatch):
-    def evaluate(cfg, model):
+    def evaluate(cfg, model, check_data):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
 
@@ -101,7 +101,7 @@ def test_a_signal_in_the_last_iteration_leaves_the_evaluation_to_the_resumed_run
     tmp_path, monkeypatch
 ):
     evaluations = []
-    monkeypatch.setattr(trainer_module, "evaluate", lambda *_: evaluations.append(1) or {})
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *_, **__: evaluations.append(1) or {})
     with pytest.raises(StoppedBySignal):
         run(tmp_path, "train.max_iter=1", hook=At(0, kill(signal.SIGTERM)))
     assert checkpoints(tmp_path) == ["model_final.pth"] and not evaluations
@@ -112,7 +112,9 @@ def test_a_signal_in_the_last_iteration_leaves_the_evaluation_to_the_resumed_run
 def test_a_loss_that_is_not_finite_stops_the_training_without_a_checkpoint_or_evaluation(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(trainer_module, "evaluate", lambda *_: pytest.fail("it was evaluated"))
+    monkeypatch.setattr(
+        trainer_module, "evaluate", lambda *_, **__: pytest.fail("it was evaluated")
+    )
     with pytest.raises(NotFiniteError, match=r"iteration 0: .*loss_sem_seg = inf.*train/.*\.png"):
         run(tmp_path, "train.max_iter=1", "model.semantic_branch.loss_weight=1e39")
     assert checkpoints(tmp_path) == []
