@@ -31,7 +31,7 @@ format: install
 	$(PY) -m ruff format .
 
 test: lint
-	$(PY) -m pytest tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n auto --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf $(VENV) build output *.egg-info projects/hybrid_cascade/layers/_C*.so

@@ -37,9 +37,11 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "mnc_toy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--training", nargs="+", choices=TRAINING, default=list(TRAINING))
     args = parser.parse_args()
     rows = []
-    for training, changes in TRAINING.items():
+    for training in args.training:
+        changes = TRAINING[training]
         for inference, overrides in INFERENCE.items():
             if changes and overrides:
                 continue
