@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog
 from omegaconf import OmegaConf
@@ -174,3 +175,10 @@ def test_overrides_that_can_not_be_read_are_named():
     for opts in (["SOLVER.MAX_ITERS", "5"], ["SOLVER.MAX_ITER"], ["SOLVER.MAX_ITER", "abc"]):
         with pytest.raises(ConfigError, match="SOLVER.MAX_ITER"):
             load_config(YAML, opts)
+
+
+def test_a_device_that_is_none_is_refused_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="train.device .*'cuda:x'"):
+        load_config(TOY, ["train.device=cuda:x"])
+    assert load_config(TOY, ["train.device=cuda:1"]).train.device == "cpu"

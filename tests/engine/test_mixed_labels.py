@@ -20,7 +20,7 @@ CONFIGS = ROOT / "configs"
 STEPS_OF_TWO_PROCESSES = """
 import sys
 import torch
-from torch.distributed import all_gather_object, get_rank, init_process_group
+from torch.distributed import all_gather_object, destroy_process_group, get_rank, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from detectron2.config import instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -60,6 +60,7 @@ for step in range(2):
     all_gather_object(sums, {n: g.double().sum().item() for n, g in gradients.items()})
     assert sums[0] == sums[1]
     print("STEP", step, sorted(losses))
+destroy_process_group()  # or threads of gloo may outlive the interpreter
 """
 
 

@@ -64,7 +64,9 @@ _CONTEXT.set_forkserver_preload([f"{__package__}.{kind}" for kind in KINDS])
 def make_case(kind: str, seed: int, index: int) -> Case:
     """Return a case, the same for the same arguments: `make_case(random)` of the kind's module."""
     module = import_module(f".{kind}", __package__)
-    return module.make_case(random.Random(f"{kind} {seed} {index}"))
+    numbers = random.Random(f"{kind} {seed} {index}")
+    torch.manual_seed(numbers.getrandbits(32))
+    return module.make_case(numbers)
 
 
 def run(kind: str, seed: int, index: int) -> Outcome:

@@ -37,7 +37,6 @@ FINE = {
     ("roi_warp", "boxes", "too long"),
     ("roi_warp", "boxes", "too short"),
     ("mask_voting", "masks", "float8"),
-    ("mask_voting", "scores", "float8"),
 }
 ODD_BOXES = [NAN, INF, -INF, 1e9, 1e30, -1e30, 0.0, -5.0]
 

@@ -272,7 +272,8 @@ def check_training(run_config: RunConfig, num_processes: int) -> None:
     if solver.IMS_PER_BATCH % shares:
         raise ConfigError(
             f"{run_config.KEYS['batch_size']} is {solver.IMS_PER_BATCH}, but has to be a multiple "
-            f"of the {shares} processes, which share it"
+            f"of the {shares} processes "
+            + ("of SOLVER.REFERENCE_WORLD_SIZE" if solver.REFERENCE_WORLD_SIZE else "that share it")
         )
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -219,7 +220,8 @@ def _check_image_formats(cfg: DictConfig) -> None:
 
 
 def _usable_device(device: str) -> str:
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    # Something else that begins like this is refused when the values are checked.
+    if re.fullmatch(r"cuda(:\d+)?", device) and not torch.cuda.is_available():
         message = f"There is no GPU: using the CPU, {torch.get_num_threads()} threads"
         log_first_n(logging.WARNING, message, name=__name__)
         return "cpu"

@@ -131,3 +131,9 @@ def test_wrong_shapes_and_values_are_named(name, value):
     }
     with pytest.raises((ValueError, TypeError), match=rf"^{name}\b"):
         mask_voting(**{**arguments, name: value})
+
+
+def test_scores_of_a_type_that_cannot_be_compared_are_named():
+    boxes, masks = torch.tensor([[0.0, 0, 4, 4]]), torch.ones(1, 3, 3)
+    with pytest.raises(TypeError, match="scores .*float8"):
+        mask_voting(boxes, masks, torch.ones(1, 2).to(torch.float8_e4m3fn), (8, 8))

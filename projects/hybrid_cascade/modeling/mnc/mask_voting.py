@@ -11,7 +11,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, ROIMasks, pairwise
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...layers.checks import check_in_unit_interval, check_pair, check_tensors
+from ...layers.checks import FLOATS, check_in_unit_interval, check_pair, check_tensors
 
 
 class ImageMasks(ROIMasks):
@@ -135,6 +135,8 @@ def mask_voting(
 
 def _check_shapes(boxes: Tensor, masks: Tensor, scores: Tensor) -> None:
     check_tensors(boxes=boxes, masks=masks, scores=scores)
+    if scores.dtype not in FLOATS:
+        raise TypeError(f"scores must be one of {FLOATS}, got {scores.dtype}")
     for name, tensor in (("boxes", boxes), ("masks", masks), ("scores", scores)):
         if tensor.is_complex():
             raise TypeError(f"{name} must be real numbers, got {tensor.dtype}")

@@ -1,0 +1,35 @@
+"""A sample of the cases, and the frame that judges them. `python -m tests.fuzz` runs them all."""
+
+import pytest
+
+from .case import BAD, GOOD, KINDS, Case, _judge, make_case, run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_of_malformed_inputs_works_or_is_refused_by_name(kind):
+    for index in range(5):
+        outcome = run(kind, 7, index)
+        assert outcome.kind in GOOD, (make_case(kind, 7, index).name, outcome)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cases_are_those_of_their_seed_and_differ(kind):
+    names = [make_case(kind, 0, index).name for index in range(40)]
+    assert names == [make_case(kind, 0, index).name for index in range(40)]
+    assert len(set(names)) > 10
+
+
+@pytest.mark.parametrize(
+    ("names", "phase", "error", "kind"),
+    [
+        ("a.json", "check", ValueError("a.json has no images"), "refused"),
+        ("a.json", "use", ValueError("a.json has no images"), "late"),
+        ("a.json", "check", ValueError("no images"), "unclear"),
+        ("a.json", "check", AttributeError("a.json"), "unclear"),
+        (None, "check", ValueError("a.json has no images"), "unclear"),
+    ],
+)
+def test_an_error_is_good_if_it_comes_early_and_names_what_is_wrong(names, phase, error, kind):
+    case = Case("dataset: no images", check=lambda folder: None, names=names)
+    assert _judge(case, phase, error).kind == kind
+    assert (kind in GOOD) != (kind in BAD)
