@@ -16,6 +16,8 @@ FLOORS = [
     {"engine"},
     {"export", "model_zoo", "moved_names"},
     {"predict"},
+    {"commands"},
+    {"__main__"},
 ]
 MOST_LINES = 400
 

@@ -14,10 +14,18 @@ except ImportError as error:
 from . import data, modeling  # noqa: F401
 from .config import add_hybrid_cascade_config
 from .moved_names import keep_old_names
-from .predict import Predictor
 from .swap_heads import use_htc_heads, use_mnc_heads, use_semantic_branch, use_semantic_pyramid
 
 keep_old_names()
+
+
+def __getattr__(name: str):
+    if name == "Predictor":  # imported when it is asked for, because it needs most of the package
+        from .predict import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Predictor",

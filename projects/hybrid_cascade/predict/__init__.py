@@ -1,6 +1,6 @@
 """From weights to results: give a trained model images, and get objects."""
 
-from .inputs import InputImage, read_inputs
+from .inputs import InputImage, as_model_input, read_inputs
 from .jobs import Item, list_items
 from .predictor import Predictor
 from .result import Result
@@ -15,6 +15,7 @@ __all__ = [
     "PredictionRun",
     "Predictor",
     "Result",
+    "as_model_input",
     "list_items",
     "read_inputs",
 ]

@@ -5,13 +5,15 @@ Shapes: (H, W) the size of an image.
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
+from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from PIL import Image, UnidentifiedImageError
 
 Source = str | os.PathLike | np.ndarray | Image.Image
@@ -54,6 +56,26 @@ def read_inputs(sources: Source | Iterable[Source]) -> Iterator[InputImage]:
                 yield from read_file(path)
         else:
             yield InputImage(f"image_{index}", _as_bgr(source))
+
+
+def as_model_input(
+    x: InputImage, augmentations: Sequence[Augmentation], image_format: str
+) -> dict[str, Any]:
+    """Return what a detector of Detectron2 takes for an image.
+
+    Args:
+        x: the image, (H, W).
+        augmentations: of the config's test images, e.g. a `ResizeShortestEdge`.
+        image_format: of the model, "BGR" or "RGB".
+
+    Returns:
+        "image", (3, h, w) with values from 0 to 255; "height" and "width", H and W; "file_name".
+    """
+    height, width = x.image.shape[:2]
+    augmented = AugInput(x.image if image_format == "BGR" else x.image[:, :, ::-1])
+    AugmentationList(augmentations)(augmented)
+    tensor = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+    return {"image": tensor, "height": height, "width": width, "file_name": x.name}
 
 
 def find_files(source: str | os.PathLike) -> list[Path]:

@@ -13,10 +13,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog, transforms
+from detectron2.data import Metadata, MetadataCatalog
 from omegaconf import DictConfig
 
 from ..engine import (
@@ -28,7 +27,7 @@ from ..engine import (
 )
 from ..model_zoo import get_config_file
 from ..visualization.class_colors import thing_name
-from .inputs import InputImage, Source, read_inputs
+from .inputs import InputImage, Source, as_model_input, read_inputs
 from .result import Result
 
 
@@ -86,8 +85,7 @@ class Predictor:
         self.metadata = _metadata_of(run_config.test_dataset_names, class_names, self._num_classes)
         self.score_thresh = score_thresh
         self.batch_size = batch_size
-        augmentations, self._image_format = run_config.build_test_augmentations()
-        self._augment = transforms.AugmentationList(augmentations)
+        self._preparation = run_config.build_test_augmentations()
 
     @property
     def class_names(self) -> list[str]:
@@ -110,21 +108,13 @@ class Predictor:
     @torch.no_grad()
     def predict(self, batch: Sequence[InputImage]) -> list[Result]:
         """Return what is found in the images of a batch."""
-        outputs = self.model([self._as_model_input(x) for x in batch])
+        outputs = self.model([as_model_input(x, *self._preparation) for x in batch])
         results = []
         for x, output in zip(batch, outputs, strict=True):
             instances = output["instances"].to("cpu")
             instances = instances[instances.scores >= self.score_thresh]
             results.append(Result(x.name, x.image, instances, self.metadata))
         return results
-
-    def _as_model_input(self, x: InputImage) -> dict:
-        height, width = x.image.shape[:2]
-        image = x.image if self._image_format == "BGR" else x.image[:, :, ::-1]
-        augmented = transforms.AugInput(image)
-        self._augment(augmented)
-        tensor = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
-        return {"image": tensor, "height": height, "width": width, "file_name": x.name}
 
 
 def _metadata_of(

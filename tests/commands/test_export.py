@@ -1,8 +1,6 @@
-import importlib.util
 import re
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from detectron2.layers import shapes_to_tensor
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from hybrid_cascade.commands import export
 from hybrid_cascade.export import pool_with_torchvision
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +22,6 @@ HTC = ROOT / "configs" / "quick_start" / "htc_toy.py"
 @pytest.fixture
 def run(tmp_path):
     """Call the tool; files are there unless other options are given."""
-    spec = importlib.util.spec_from_file_location(
-        "export_model", ROOT / "tools" / "export_model.py"
-    )
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     for name in ("config.yaml", "model.pth"):
         (tmp_path / name).touch()
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
@@ -36,7 +30,7 @@ def run(tmp_path):
     def call(config="config.yaml", weights="model.pth", image="noise.png", more=()):
         options = {"--config-file": config, "--weights": weights, "--sample-image": image}
         arguments = [str(x) for k, v in options.items() for x in (k, tmp_path / v)]
-        return tool.main([*arguments, "--output", str(tmp_path / "new" / "model.ts"), *more])
+        return export.main([*arguments, "--output", str(tmp_path / "new" / "model.ts"), *more])
 
     return call
 
@@ -59,15 +53,14 @@ class FakeDetector(torch.nn.Module):
 @pytest.fixture
 def detector(monkeypatch):
     model = FakeDetector()
-    engine = importlib.import_module("hybrid_cascade.engine")
-    fake = types.SimpleNamespace(
-        load_config=lambda path, opts: None,
-        build_model=lambda cfg: model,
-        load_weights=lambda model, path: None,
-        test_augmentations=lambda cfg: ([transforms.Resize((32, 64))], "RGB"),
-    )
-    for name, function in vars(fake).items():
-        monkeypatch.setattr(engine, name, function)
+    fakes = {
+        "load_config": lambda path, opts: None,
+        "build_model": lambda cfg: model,
+        "load_weights": lambda model, path: None,
+        "test_augmentations": lambda cfg: ([transforms.Resize((32, 64))], "RGB"),
+    }
+    for name, function in fakes.items():
+        monkeypatch.setattr(export, name, function)
     return model
 
 
@@ -124,7 +117,7 @@ def test_a_model_that_a_trace_does_not_describe_writes_no_file(tmp_path, run, de
         ({"config": "missing.py"}, "no such file: .*missing.py"),
         ({"weights": "missing.pth"}, "no such file: .*missing.pth"),
         ({"image": "missing.png"}, "no such file: .*missing.png"),
-        ({"image": "model.pth"}, "cannot read image: .*model.pth"),
+        ({"image": "model.pth"}, "model.pth. is neither an image nor a video"),
     ],
 )
 def test_bad_usage_exits_with_2_and_names_what_is_wrong(

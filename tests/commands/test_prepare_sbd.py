@@ -1,19 +1,14 @@
-import importlib.util
 import json
 from pathlib import Path
 
+from hybrid_cascade.commands import prepare_sbd
 from tests.data.datasets.sbd_folder import TRAIN, VAL, write_sbd
-
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("prepare_sbd", ROOT / "tools/prepare_sbd.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 
 
 def test_both_splits_are_written_from_the_given_list(tmp_path):
     write_sbd(tmp_path)
     (tmp_path / "train_noval.txt").rename(tmp_path / "list.txt")
-    assert tool.main([str(tmp_path), "--train-list", str(tmp_path / "list.txt")]) == 0
+    assert prepare_sbd.main([str(tmp_path), "--train-list", str(tmp_path / "list.txt")]) == 0
     for split, names in (("train", TRAIN), ("val", VAL)):
         content = json.loads((tmp_path / "annotations" / f"sbd_{split}.json").read_text())
         assert sorted(Path(image["file_name"]).stem for image in content["images"]) == sorted(names)
@@ -22,6 +17,6 @@ def test_both_splits_are_written_from_the_given_list(tmp_path):
 def test_a_missing_list_is_named_with_its_source(tmp_path, capsys):
     write_sbd(tmp_path)
     (tmp_path / "train_noval.txt").unlink()
-    assert tool.main([str(tmp_path)]) == 2
+    assert prepare_sbd.main([str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert "train_noval.txt' does not exist" in message and "--train-list" in message

@@ -1,21 +1,16 @@
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2 import model_zoo as detectron2_zoo
 
-from hybrid_cascade.converters import SOURCES
+from hybrid_cascade.commands import convert
 from hybrid_cascade.engine import build_model, load_config, load_weights
 from tests.caffemodel_writer import caffemodel
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = str(ROOT / "tests/data/htc_tiny_mmdet.pth")
 CONFIG = str(ROOT / "tests/data/htc_tiny_mmdet.py")
-
-spec = importlib.util.spec_from_file_location("convert", ROOT / "tools/convert_checkpoint.py")
-convert_checkpoint = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(convert_checkpoint)
 
 YAML = f"""
 _BASE_: {detectron2_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")}
@@ -37,16 +32,12 @@ MODEL:
 
 
 def run(*args):
-    return convert_checkpoint.main([str(a) for a in args])
+    return convert.main([str(a) for a in args])
 
 
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out.pth"
-
-
-def test_the_command_knows_every_source():
-    assert list(SOURCES) == list(convert_checkpoint.PROJECTS)
 
 
 @torch.no_grad()

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,13 +7,11 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from hybrid_cascade.commands import predict
 from hybrid_cascade.engine import build_model, load_config
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "configs" / "quick_start" / "htc_toy.py")
-spec = importlib.util.spec_from_file_location("predict", ROOT / "tools" / "predict.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def run(folder, output, *arguments, inputs=("images",)):
     paths = [str(folder / path) for path in inputs]
     weights = str(folder / "toy.pth")
     config = ["--config-file", TOY, "--weights", weights, "--device", "cpu"]
-    return tool.main([*config, "--output", str(output), *arguments, "--input", *paths])
+    return predict.main([*config, "--output", str(output), *arguments, "--input", *paths])
 
 
 def test_two_processes_write_exactly_what_one_writes(folder, tmp_path, monkeypatch, capsys):
@@ -80,7 +77,7 @@ def test_a_file_that_cannot_be_read_gives_an_exit_code_of_its_own(folder, tmp_pa
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no image")
     paths = ["--input", str(tmp_path / "in"), str(folder / "images" / "0.png")]
     config = ["--config-file", TOY, "--weights", str(folder / "toy.pth"), "--device", "cpu"]
-    assert tool.main([*config, "--output", str(tmp_path / "out"), *paths]) == 3
+    assert predict.main([*config, "--output", str(tmp_path / "out"), *paths]) == 3
     assert "1 files could not be read" in capsys.readouterr().err
     assert "broken.jpg" in (tmp_path / "out" / "failed.txt").read_text()
 
@@ -105,5 +102,5 @@ def test_bad_usage_is_named_and_has_an_exit_code(folder, tmp_path, capsys, argum
     }
     defaults[arguments[0]] = arguments[1]
     with pytest.raises(SystemExit) as stopped:
-        tool.main([word for pair in defaults.items() for word in pair])
+        predict.main([word for pair in defaults.items() for word in pair])
     assert stopped.value.code == 2 and message in capsys.readouterr().err

@@ -1,8 +1,4 @@
-import importlib.util
 import re
-import sys
-import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +7,7 @@ from detectron2.data import transforms
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-TOOL = Path(__file__).parents[2] / "tools" / "visualize_cascade.py"
+from hybrid_cascade.commands import visualize
 
 
 class FakeDetector(torch.nn.Module):
@@ -34,22 +30,21 @@ class FakeDetector(torch.nn.Module):
 @pytest.fixture
 def detector(monkeypatch):
     model = FakeDetector()
-    engine = types.ModuleType("hybrid_cascade.engine")
-    engine.load_config = lambda path, opts: model.__dict__.setdefault("opts", opts)
-    engine.build_model = lambda cfg: model
-    engine.load_weights = lambda model, path: None
-    engine.test_dataset_names = lambda cfg: ["coco_2017_val"]
-    engine.test_augmentations = lambda cfg: ([transforms.Resize((32, 64))], "RGB")
-    monkeypatch.setitem(sys.modules, "hybrid_cascade.engine", engine)
+    fakes = {
+        "load_config": lambda path, opts: model.__dict__.setdefault("opts", opts),
+        "build_model": lambda cfg: model,
+        "load_weights": lambda model, path: None,
+        "test_dataset_names": lambda cfg: ["coco_2017_val"],
+        "test_augmentations": lambda cfg: ([transforms.Resize((32, 64))], "RGB"),
+    }
+    for name, function in fakes.items():
+        monkeypatch.setattr(visualize, name, function)
     return model
 
 
 @pytest.fixture
 def run(tmp_path):
     """Call the tool with inputs; config and weights are there unless other options are given."""
-    spec = importlib.util.spec_from_file_location("visualize_cascade", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     for name in ("config.yaml", "model.pth"):
         (tmp_path / name).touch()
 
@@ -57,7 +52,7 @@ def run(tmp_path):
         config, weights, output = (str(tmp_path / x) for x in (config, weights, "panels"))
         paths = [str(tmp_path / x) for x in inputs]
         arguments = ["--config-file", config, "--weights", weights, "--input", *paths]
-        return tool.main([*arguments, "--output", output, *more])
+        return visualize.main([*arguments, "--output", output, *more])
 
     return call
 
