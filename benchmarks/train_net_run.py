@@ -39,6 +39,8 @@ def run_train_net(config: str, folder: Path, *options: str) -> dict[str, float]:
     results = folder / "results.json"
     if not results.exists():
         command = [sys.executable, str(ROOT / "train_net.py")]
+        # A training that was interrupted goes on.
+        command += [] if options[:1] == ("--eval-only",) else ["--resume"]
         command += ["--config-file", quick_start_config(config), *options]
         subprocess.run([*command, f"train.output_dir={folder}"], check=True)
     metrics = json.loads(results.read_text())

@@ -56,6 +56,14 @@ def test_a_damaged_file_is_listed_and_the_others_are_done(folder):
     ]
 
 
+def test_images_are_images_however_their_paths_are_written(folder):
+    (folder / "list.txt").write_text("./in/0.png\nin/../in/1.png\n")
+    items = list_items([folder / "list.txt"], f"{folder}/.")
+    run = PredictionRun(items, folder / "out", ["csv"], batch_size=2)
+    run.predict(predictor := FakePredictor())
+    assert predictor.batches == [["0.png", "1.png"]]
+
+
 def test_two_processes_write_what_one_writes(folder):
     alone = make_run(folder, batch_size=2)
     alone.predict(FakePredictor())

@@ -13,7 +13,7 @@ def test_records_of_complete_jobs_come_in_order_from_all_shards(tmp_path):
     two.append(0, records((0, 0), (1, 0)))
     one.append(1, records((2, 1), (2, 0)))
     assert one.completed() == two.completed() == {0, 1, 2}
-    assert [r["order"] for r in two.read_in_order()] == [
+    assert [r["order"] for r in two.read(two.places())] == [
         [0, 0],
         [1, 0],
         [2, 0],
@@ -39,19 +39,19 @@ def test_what_an_interruption_left_is_done_again(tmp_path):
     again = Shards(tmp_path, {})
     assert again.completed() == {0}
     again.append(1, records((1, 0), (2, 0)))
-    assert [r["order"] for r in again.read_in_order()] == [[0, 0], [1, 0], [2, 0]]
+    assert [r["order"] for r in again.read(again.places())] == [[0, 0], [1, 0], [2, 0]]
 
 
 def test_a_job_that_two_processes_did_counts_once(tmp_path):
     for _ in range(2):
         Shards(tmp_path, {}).append(0, records((0, 0), (1, 0)))
-    assert len(list(Shards(tmp_path, {}).read_in_order())) == 2
+    assert len(Shards(tmp_path, {}).places()) == 2
 
 
 def test_a_job_without_records_is_complete(tmp_path):
     shards = Shards(tmp_path, {})
     shards.append(3, [])
-    assert shards.completed() == {3} and list(shards.read_in_order()) == []
+    assert shards.completed() == {3} and shards.places() == []
 
 
 def test_results_of_another_run_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..data import check_coco_file, check_dataset, check_training_labels
@@ -23,7 +24,8 @@ def check_annotation_files(
     """
     test_names = run_config.test_dataset_names
     for name in dict.fromkeys([*train_names, *test_names]):
-        if not has_coco_file(name):
+        json_file = MetadataCatalog.get(name).get("json_file")
+        if json_file is None or not PathManager.isfile(json_file):
             DatasetCatalog.get(name)  # some datasets write their files when they are first loaded
         if has_coco_file(name):
             check_coco_file(

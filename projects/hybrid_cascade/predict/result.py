@@ -13,7 +13,6 @@ import numpy as np
 from detectron2.data import Metadata
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from pycocotools import mask as coco_mask
 
 from ..visualization.class_colors import thing_name
 from ..visualization.instances import draw_detections
@@ -67,8 +66,7 @@ class Result:
         """Return the masks run-length encoded, as COCO's tools take them; None without masks."""
         if self.masks is None:
             return None
-        encoded = [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in self.masks]
-        return [{**rle, "counts": rle["counts"].decode("ascii")} for rle in encoded]
+        return [detection["segmentation"] for detection in self.to_coco(0)]
 
     def polygons(self) -> list[list[list[float]]] | None:
         """Return the outlines of each mask, [x0, y0, x1, y1, ...] each; None without masks.

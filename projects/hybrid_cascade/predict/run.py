@@ -94,7 +94,8 @@ class PredictionRun:
         Returns:
             How many images could not be read.
         """
-        failed = [r for r in self.shards.read_in_order() if "error" in r]
+        places = self.shards.places()
+        failed = [r for r in self.shards.read(places) if "error" in r]
         path = self.folder / FAILED_FILE
         path.unlink(missing_ok=True)
         if failed:
@@ -103,7 +104,7 @@ class PredictionRun:
             if name in MERGED:
                 file_name, write = MERGED[name]
                 temporary = self.folder / f"{file_name}.{os.getpid()}"
-                records = (r for r in self.shards.read_in_order() if "error" not in r)
+                records = (r for r in self.shards.read(places) if "error" not in r)
                 write(records, temporary, categories)
                 os.replace(temporary, self.folder / file_name)
         return len(failed)
@@ -116,7 +117,7 @@ class PredictionRun:
             try:
                 frames = read_file(Path(item.path))
                 first = next(frames)
-                if first.name == item.path:
+                if first.name == str(Path(item.path)):  # not a frame of a video
                     images.append((index, first))
                 else:
                     yield from self._run_video(index, chain([first], frames), predictor, keep)

@@ -8,10 +8,14 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 RUN_FILE = "run.json"
+Place = tuple[list[int], Path, int]  # of a record: its "order", the file, and where in it, in bytes
 
 
 class Shards:
@@ -69,9 +73,9 @@ class Shards:
             if "records" in line
         }
 
-    def read_in_order(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of complete jobs, sorted. Only their places are kept in memory."""
-        places = []
+    def places(self) -> list[Place]:
+        """Return where the records of complete jobs stand, sorted: all that is kept in memory."""
+        places: list[Place] = []
         for path in self._paths():
             pending: dict[int, list] = {}
             for offset, line in self._lines_of(path):
@@ -79,18 +83,17 @@ class Shards:
                     places += pending.pop(line["job"], [])[-line["records"] :]
                 else:
                     pending.setdefault(line["job"], []).append((line["order"], path, offset))
-        files = {path: path.open("rb") for path in self._paths()}
-        try:
-            last = None
-            for order, path, offset in sorted(places):
-                if order == last:  # two processes did the same job
-                    continue
-                last = order
+        places.sort()
+        # Of jobs that two processes did, one is enough.
+        return [next(same) for _, same in groupby(places, key=itemgetter(0))]
+
+    def read(self, places: Iterable[Place]) -> Iterator[dict[str, Any]]:
+        """Yield the records at some places, in this order."""
+        with ExitStack() as stack:
+            files = {path: stack.enter_context(path.open("rb")) for path in self._paths()}
+            for _, path, offset in places:
                 files[path].seek(offset)
                 yield json.loads(files[path].readline())
-        finally:
-            for file in files.values():
-                file.close()
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))

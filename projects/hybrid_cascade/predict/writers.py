@@ -42,15 +42,14 @@ def write_masks(result: Result, folder: Path, name: str) -> None:
 def write_labelme(result: Result, folder: Path, name: str) -> None:
     """Write Labelme's annotations, labelme/<name>.json: a polygon for each piece of an instance."""
     height, width = result.image.shape[:2]
-    shapes = []
-    for number, (label, box) in enumerate(zip(result.class_names, result.boxes, strict=True)):
-        pieces, kind = [box.reshape(2, 2).tolist()], "rectangle"
-        if result.masks is not None:
-            pieces = [np.reshape(p, (-1, 2)).tolist() for p in outlines(result.masks[number])]
-            kind = "polygon"
-        for points in pieces:
-            shape = {"label": label, "points": points, "shape_type": kind}
-            shapes.append({**shape, "group_id": number, "flags": {}})
+    shapes, kind = [], "polygon"
+    outlines_of = result.polygons()
+    if outlines_of is None:
+        outlines_of, kind = [[box.tolist()] for box in result.boxes], "rectangle"
+    for number, (label, pieces) in enumerate(zip(result.class_names, outlines_of, strict=True)):
+        for piece in pieces:
+            shape = {"label": label, "points": np.reshape(piece, (-1, 2)).tolist()}
+            shapes.append({**shape, "shape_type": kind, "group_id": number, "flags": {}})
     annotation = {
         "version": "5.0.0",
         "flags": {},

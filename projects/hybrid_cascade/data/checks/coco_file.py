@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
-from tqdm import tqdm
 
 from .boxes import check_boxes, compare_with_masks
 from .chunk import Chunk, split
 from .fields import check_crowd_flags
 from .masks import check_masks
 from .numbers import is_id, is_integer, is_number, short
+from .progress import progress
 from .report import DatasetError, Kind, Level, Report
 
 ANNOTATIONS_AT_A_TIME = 10_000
@@ -117,13 +116,7 @@ def check_coco_file(
         annotations = _only_dicts(content["annotations"], "annotations", report)
         report.num_instances = len(annotations)
         _check_ids(annotations, images, categories, report, path, evaluation)
-        with tqdm(
-            total=len(annotations),
-            desc=f"Checking {dataset_name}",
-            delay=3,
-            leave=False,
-            disable=not comm.is_main_process(),
-        ) as bar:
+        with progress(dataset_name, len(annotations)) as bar:
             for part in split(annotations, ANNOTATIONS_AT_A_TIME):
                 _check_values(part, images, report, evaluation, masks)
                 bar.update(len(part))

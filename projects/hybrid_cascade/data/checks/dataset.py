@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.utils import comm
-from tqdm import tqdm
 
 from .boxes import check_boxes, compare_with_masks
 from .chunk import Chunk, split
@@ -15,6 +13,7 @@ from .fields import NUM_CLASSES_KEYS, check_classes, check_crowd_flags
 from .image_files import SEMANTIC_NUM_CLASSES_KEYS, check_image_files, check_label_maps
 from .masks import check_masks
 from .numbers import short
+from .progress import progress
 from .report import DatasetError, Kind, Report
 
 logger = logging.getLogger(__name__)
@@ -85,13 +84,7 @@ def check_dataset(
     images = _usable_images(dataset_dicts, report)
     if evaluation:
         _check_image_ids(images, report)
-    with tqdm(
-        total=len(images),
-        desc=f"Checking {names[0]}",
-        delay=3,
-        leave=False,
-        disable=not comm.is_main_process(),
-    ) as bar:
+    with progress(names[0], len(images)) as bar:
         for part in split(images, IMAGES_AT_A_TIME):
             _check_annotations(part, num_classes if has_all_classes else None, masks, report)
             bar.update(len(part))

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from struct import error as StructError
 
 import numpy as np
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image
-from tqdm import tqdm
 
+from .progress import progress
 from .report import Kind, Level, Report
 
 # What Pillow raises for files that are missing, no images, truncated or corrupt.
@@ -109,14 +108,7 @@ def _in_threads(
     check: Callable[[dict], list], images: Sequence[dict], what: str
 ) -> Iterable[list[tuple[Kind, str]]]:
     with ThreadPoolExecutor(MOST_THREADS) as pool:
-        yield from tqdm(
-            pool.map(check, images),
-            desc=f"Checking {what}",
-            total=len(images),
-            delay=3,
-            leave=False,
-            disable=not comm.is_main_process(),
-        )
+        yield from progress(what, len(images), pool.map(check, images))
 
 
 @contextmanager

@@ -105,21 +105,17 @@ class RunConfig(ABC):
     @property
     def decodes_images(self) -> bool:
         """Tell whether all pixels are read before a training or evaluation, to find bad files."""
-        return self._choice("check_images", ("headers", "decode")) == "decode"
+        return self._value("check_images") == "decode"
 
     @property
     def stops_at_data_faults(self) -> bool:
         """Tell whether faults in annotations and images are errors, or only logged."""
-        return self._choice("data_faults", ("stop", "warn")) == "stop"
+        return self._value("data_faults") == "stop"
 
     @property
     def max_unreadable_images(self) -> int:
         """Return how many image files a process of a training may skip."""
-        value = self._value("max_unreadable_images")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            key = self.KEYS["max_unreadable_images"]
-            raise ValueError(f"{key} is {value!r}, but has to be an integer of at least 0")
-        return value
+        return self._value("max_unreadable_images")
 
     def skipping_unreadable(self, mapper: Callable[[dict], dict]) -> Callable[[dict], dict | None]:
         """Return the mapper, so that it skips images that turn unreadable."""
@@ -129,12 +125,6 @@ class RunConfig(ABC):
         # Copy-Paste reads two images: the wrapper has to know which one it is.
         mapper.mapper = SkipUnreadable(mapper.mapper, limit, key)
         return mapper
-
-    def _choice(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self._value(name)
-        if value not in choices:
-            raise ValueError(f"{self.KEYS[name]} is {value!r}, but has to be one of {choices}")
-        return value
 
     @property
     def freeze(self) -> list[str]:

@@ -12,7 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from fvcore.nn import weight_init
 from torch.nn import functional as F
 
-from .timm_backbone import TimmBackbone
+from .timm_backbone import build_timm_backbone
 
 
 class HRFPN(Backbone):
@@ -90,15 +90,9 @@ class HRFPN(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_timm_hrfpn_backbone(cfg, input_shape: ShapeSpec) -> HRFPN:
     """Build an `HRFPN` on an HRNet of timm, MODEL.TIMM.NAME, from MODEL.TIMM and MODEL.FPN."""
-    timm, fpn = cfg.MODEL.TIMM, cfg.MODEL.FPN
+    fpn = cfg.MODEL.FPN
     return HRFPN(
-        bottom_up=TimmBackbone(
-            timm.NAME,
-            checkpoint_path=timm.CHECKPOINT_PATH,
-            freeze_norm=timm.FREEZE_NORM,
-            in_chans=input_shape.channels,
-            feature_location="",
-        ),
+        bottom_up=build_timm_backbone(cfg, input_shape, feature_location=""),
         in_features=fpn.IN_FEATURES,
         out_channels=fpn.OUT_CHANNELS,
     )

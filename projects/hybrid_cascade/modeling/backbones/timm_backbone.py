@@ -6,8 +6,10 @@ Shapes: N images of H x W pixels; C channels of a map, whose size depends on its
 import difflib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
@@ -105,19 +107,26 @@ class TimmBackbone(Backbone):
         return maps | {feature: norm(maps[feature]) for feature, norm in self.out_norms.items()}
 
 
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec, **options: Any) -> TimmBackbone:
+    """Build a `TimmBackbone` from MODEL.TIMM, with further options of `timm.create_model`."""
+    timm = cfg.MODEL.TIMM
+    return TimmBackbone(
+        timm.NAME,
+        checkpoint_path=timm.CHECKPOINT_PATH,
+        freeze_norm=timm.FREEZE_NORM,
+        out_norm=timm.OUT_NORM,
+        pool_first_block=timm.POOL_FIRST_BLOCK,
+        in_chans=input_shape.channels,
+        **options,
+    )
+
+
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     """Build an FPN on a `TimmBackbone` from MODEL.TIMM and MODEL.FPN."""
-    timm, fpn = cfg.MODEL.TIMM, cfg.MODEL.FPN
+    fpn = cfg.MODEL.FPN
     return FPN(
-        bottom_up=TimmBackbone(
-            timm.NAME,
-            checkpoint_path=timm.CHECKPOINT_PATH,
-            freeze_norm=timm.FREEZE_NORM,
-            out_norm=timm.OUT_NORM,
-            pool_first_block=timm.POOL_FIRST_BLOCK,
-            in_chans=input_shape.channels,
-        ),
+        bottom_up=build_timm_backbone(cfg, input_shape),
         in_features=fpn.IN_FEATURES,
         out_channels=fpn.OUT_CHANNELS,
         norm=fpn.NORM,

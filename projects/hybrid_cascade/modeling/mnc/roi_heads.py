@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..poolers import ROIWarpPooler
 from .gradient_clamp import BoxGradientClamp, clamps_of, tell_loss_scale
-from .heads import MNCMaskHead, MNCOutputLayers
+from .heads import MNCMaskHead, MNCOutputLayers, joined_pathways
 from .inference import TEST_OUTPUTS, MNCInference, is_number_of_stages
 from .mask_loss import mask_areas, mask_loss
 from .rpn import check_box_gradients
@@ -168,9 +168,7 @@ class MNCROIHeads(MNCInference, ROIHeads):
         pooled = side // mnc.PATHWAY_POOL
         pathway_shape = ShapeSpec(channels=channels, height=pooled, width=pooled)
         masked_head, box_head = (build_box_head(cfg, pathway_shape) for _ in range(2))
-        features = masked_head.output_shape.channels + box_head.output_shape.channels
-        if mnc.GLOBAL_CONTEXT:
-            features += box_head.output_shape.channels
+        joined = joined_pathways(box_head.output_shape.channels, mnc.GLOBAL_CONTEXT)
         fractions = mnc.SAMPLING_FRACTIONS
         args = super().from_config(cfg)
         positive_fraction = args.pop("positive_fraction")
@@ -191,7 +189,7 @@ class MNCROIHeads(MNCInference, ROIHeads):
             "mask_head": MNCMaskHead(shape, mnc.MASK_FC_DIM, mnc.MASK_SIDE),
             "masked_head": masked_head,
             "box_head": box_head,
-            "predictor": MNCOutputLayers(cfg, ShapeSpec(channels=features)),
+            "predictor": MNCOutputLayers(cfg, joined),
             "num_stages": mnc.NUM_STAGES,
             "test_stages": mnc.TEST_STAGES or None,
             "end_to_end": mnc.END_TO_END,
