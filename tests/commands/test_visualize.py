@@ -33,7 +33,7 @@ def detector(monkeypatch):
     fakes = {
         "load_config": lambda path, opts: model.__dict__.setdefault("opts", opts),
         "build_model": lambda cfg: model,
-        "load_weights": lambda model, path: None,
+        "load_weights": lambda model, path: {},
         "test_dataset_names": lambda cfg: ["coco_2017_val"],
         "test_augmentations": lambda cfg: ([transforms.Resize((32, 64))], "RGB"),
     }

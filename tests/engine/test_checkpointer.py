@@ -1,4 +1,5 @@
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -273,3 +274,43 @@ def test_safetensors_are_read_or_the_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ValueError, match="x.safetensors: pip install safetensors"):
         load_weights(model(), path)
+
+
+def prepared(**preparation):
+    net = model()
+    for key, value in {"input_format": "RGB", "pixel_mean": torch.zeros(3), **preparation}.items():
+        setattr(net, key, value)
+    return net
+
+
+def test_a_checkpoint_tells_what_it_was_trained_with(tmp_path):
+    checkpointer = FittingCheckpointer(source := prepared(), str(tmp_path))
+    checkpointer.trained_with = {"thing_classes": ["fern", "moss"], "input_format": "RGB"}
+    checkpointer.save("model_final")
+    checkpointer.save_weights("weights_final")
+    for name in ("model_final", "weights_final"):
+        target = prepared()
+        found = load_weights(target, str(tmp_path / f"{name}.pth"))
+        assert found == checkpointer.trained_with and torch.equal(
+            target[0].weight, source[0].weight
+        )
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert load_weights(model(), save(tmp_path / "old.pth", source.state_dict())) == {}
+
+
+@pytest.mark.parametrize(
+    ("preparation", "message"),
+    [
+        ({"input_format": "BGR"}, "input_format RGB instead of BGR"),
+        ({"pixel_mean": torch.ones(3)}, r"pixel_mean \[0.0, .* instead of \[1.0"),
+    ],
+)
+def test_swapped_colours_do_not_go_unnoticed(tmp_path, caplog, preparation, message):
+    checkpointer = FittingCheckpointer(prepared(), str(tmp_path))
+    checkpointer.trained_with = {"input_format": "RGB", "pixel_mean": [0.0, 0.0, 0.0]}
+    checkpointer.save("model_final")
+    path = str(tmp_path / "model_final.pth")
+    with pytest.raises(ValueError, match=f"model_final.pth' took images with {message}"):
+        load_weights(prepared(**preparation), path)
+    FittingCheckpointer(prepared(**preparation)).load(path)  # weights to start a training from
+    assert re.search(message, caplog.text)

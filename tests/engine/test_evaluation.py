@@ -12,7 +12,7 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 from PIL import Image
 
-from hybrid_cascade.data import register_coco_json, register_toy_scenes
+from hybrid_cascade.data import DatasetError, register_coco_json, register_toy_scenes
 from hybrid_cascade.engine import (
     as_run_config,
     build_model,
@@ -280,6 +280,14 @@ def test_several_datasets_of_a_yaml_config_are_measured_and_stored_one_by_one(na
     assert [set(x) >= {"bbox", "segm"} for x in results.values()] == [True, True]
     for name in names:
         assert (tmp_path / "inference" / name / "coco_instances_results.json").is_file()
+
+
+def test_classes_of_the_checkpoint_in_another_order_are_an_error(names, tmp_path):
+    opts = [f"dataloader.test.dataset.names={names[0]}", f"train.output_dir={tmp_path}"]
+    cfg = load_config(str(CONFIGS / "quick_start" / "htc_toy.py"), opts)
+    trained_with = {"thing_classes": MetadataCatalog.get(names[0]).thing_classes[::-1]}
+    with pytest.raises(DatasetError, match="other `thing_classes` than the training of the check"):
+        evaluate(cfg, Oracle(names[0]), trained_with=trained_with)
 
 
 def test_panels_are_drawn_in_eval_mode_without_gradients_and_the_model_trains_on(

@@ -56,6 +56,12 @@ def test_a_training_leaves_metrics_curves_panels_and_checkpoints(tmp_path):
     assert expected | {"model_final.pth", "model_0000001.pth"} <= written
     assert len([name for name in written if name.startswith("panels/")]) == 1
     assert any("tfevents" in name for name in written)
+    checkpoint = torch.load(tmp_path / "weights_final.pth", weights_only=True)
+    assert set(checkpoint) == {"model", "trained_with"}
+    assert checkpoint["trained_with"]["thing_classes"] == ["ball", "buoy", "tent", "sail", "kite"]
+    assert checkpoint["trained_with"]["input_format"] == "RGB"
+    final = weights(tmp_path, "model_final.pth")
+    assert all(torch.equal(final[key], value) for key, value in checkpoint["model"].items())
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results) == {"bbox", "segm"} and "AP" in results["segm"]
 

@@ -88,6 +88,13 @@ def test_names_and_thresholds_are_those_of_the_arguments(predictor, weights):
     assert len(result) == (everything.scores >= 0.3).sum()
 
 
+def test_names_are_those_of_the_checkpoint(weights, tmp_path):
+    names = ["a", "b", "c", "d", "e"]
+    content = torch.load(weights, weights_only=True)
+    torch.save({**content, "trained_with": {"thing_classes": names}}, tmp_path / "named.pth")
+    assert Predictor(TOY, tmp_path / "named.pth", device="cpu").class_names == names
+
+
 def test_a_config_may_be_a_name_or_loaded(weights, predictor):
     [expected] = predictor(picture(1))
     for config in ("quick_start/htc_toy.py", load_config(TOY)):

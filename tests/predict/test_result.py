@@ -1,4 +1,5 @@
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -111,3 +112,9 @@ def test_supervision_gets_boxes_masks_scores_and_names():
     assert len(detections) == 2 and detections.class_id.tolist() == [1, 0]
     assert detections.mask.shape == (2, *SIZE)
     assert detections.data["class_name"].tolist() == ["moss", "fern"]
+
+
+def test_a_missing_supervision_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError, match="pip install supervision"):
+        make_result().to_supervision()

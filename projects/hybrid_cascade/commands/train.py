@@ -43,7 +43,7 @@ def run(args) -> None:
         trainer.train()
         return
     model = build_model(cfg)
-    load_weights(model, as_run_config(cfg).initial_weights)
-    evaluate(cfg, with_test_time_options(cfg, model))
+    trained_with = load_weights(model, as_run_config(cfg).initial_weights)
+    evaluate(cfg, with_test_time_options(cfg, model), trained_with=trained_with)
     if comm.is_main_process():
         draw_results(cfg, model)

@@ -25,7 +25,7 @@ from ..engine import (
     test_augmentations,
     test_dataset_names,
 )
-from ..predict import InputImage, as_model_input
+from ..predict import InputImage, as_model_input, find_class_names
 from ..visualization import draw_cascade_panel
 
 PROGRESS_FROM = 4  # images; with fewer, a progress line is not worth showing
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
     parser.add_argument("--input", required=True, nargs="+", type=Path, help="images and folders")
     parser.add_argument("--output", required=True, type=Path, help="folder for the panels")
-    parser.add_argument("--dataset", help="class names; default: the config's test dataset")
+    parser.add_argument("--dataset", help="with the class names; default: the checkpoint's")
     parser.add_argument(
         # The second is the name that the option had first.
         "--score-thresh",
@@ -63,9 +63,12 @@ def main(argv: list[str] | None = None) -> int:
 
     cfg = load_config(args.config_file, args.opts)
     model = build_model(cfg)
-    load_weights(model, args.weights)
+    trained_with = load_weights(model, args.weights)
     model.eval()
-    metadata = MetadataCatalog.get(args.dataset or test_dataset_names(cfg)[0])
+    if args.dataset:
+        metadata = MetadataCatalog.get(args.dataset)
+    else:
+        metadata = find_class_names(trained_with, test_dataset_names(cfg)[0])
 
     args.output.mkdir(parents=True, exist_ok=True)
     drawn = 0

@@ -5,6 +5,8 @@ Checkpoints of other projects are converted by the package `hybrid_cascade.conve
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -18,6 +20,7 @@ from ..converters.conversion import shorten
 from ..converters.weight_values import find_fault
 from ..converters.weights_file import find_weights, read_file
 from .checkpoint_folder import WholeFiles, find_checkpoints, find_newest_whole, is_complete
+from .trained_with import KEY, differences, read_description
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +50,17 @@ class FittingCheckpointer(DetectionCheckpointer):
     - buffers that a model keeps out of its checkpoints (`pixel_mean`, `pixel_std`), which are in
       old checkpoints of Detectron2, if the values are the model's,
     - the `cell_anchors` of such old checkpoints, which Detectron2 leaves out.
+
+    Attributes:
+        trained_with: what is written into every checkpoint under this name, see
+            `describe_training`. With `strict`, a file whose model took images in another way than
+            this one does not fit; without, a warning says so.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **kwargs):
         super().__init__(model, save_dir, **kwargs)
         self.strict = strict
+        self.trained_with: dict[str, Any] = {}
         self.path_manager = WholeFiles(self.path_manager)
         self._path = None
 
@@ -61,8 +70,26 @@ class FittingCheckpointer(DetectionCheckpointer):
         Raises:
             OSError: if the file can't be written; an earlier one of the same name stays.
         """
+        with self._explain_failure(name):
+            super().save(name, **{KEY: self.trained_with}, **kwargs)
+
+    def save_weights(self, name: str) -> None:
+        """Save the weights without the state of the training, which is most of a checkpoint.
+
+        Raises:
+            OSError: see `save`.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {"model": self.model.state_dict(), KEY: self.trained_with}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        with self._explain_failure(name), self.path_manager.open(path, "wb") as file:
+            torch.save(content, file)
+
+    @contextmanager
+    def _explain_failure(self, name: str) -> Iterator[None]:
         try:
-            super().save(name, **kwargs)
+            yield
         except (OSError, RuntimeError) as error:  # PyTorch's writer hides the OSError in another
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise OSError(
@@ -179,6 +206,7 @@ class FittingCheckpointer(DetectionCheckpointer):
             weights = align_and_update_state_dicts(ours, weights, c2_conversion=is_caffe2)
         # Normalizations of Caffe2 have no statistics, and Detectron2's fill them in.
         self._check_fit(weights, ours, without_statistics=is_caffe2)
+        self._check_preparation(read_description(checkpoint))
         checkpoint["model"] = weights
         incompatible = super()._load_model(checkpoint)
         filled = [key for key in _missing_keys(weights, ours) if key.endswith(_STATISTICS)]
@@ -245,6 +273,13 @@ class FittingCheckpointer(DetectionCheckpointer):
                 len(ours),
             )
 
+    def _check_preparation(self, trained_with: dict[str, Any]) -> None:
+        if found := "; ".join(differences(trained_with, self.model)):
+            message = f"The model of the checkpoint {self._path!r} took images with {found}"
+            if self.strict:
+                raise _UnfitError(f"{message}: {_STRICT_ADVICE}")
+            logger.warning("%s. With the config's, it may detect less.", message)
+
     def _check_surplus(
         self, keys: list[str], weights: dict[str, torch.Tensor]
     ) -> tuple[list[str], list[str]]:
@@ -285,8 +320,11 @@ def _list_keys(title: str, keys: list[str]) -> str:
     return f"{title}: {shorten(keys, limit=5)}; " if keys else ""
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_weights(model: nn.Module, path: str) -> dict[str, Any]:
     """Load all weights of a model, see `FittingCheckpointer` with `strict`.
+
+    Returns:
+        What the checkpoint says of its training, see `describe_training`; {} if it says nothing.
 
     Raises:
         FileNotFoundError, ValueError: if the file does not exist; if it does not fit entirely, or
@@ -294,4 +332,5 @@ def load_weights(model: nn.Module, path: str) -> None:
     """
     if not path:
         raise ValueError("No weights given (train.init_checkpoint or MODEL.WEIGHTS is empty)")
-    FittingCheckpointer(model, strict=True).load(path, checkpointables=[])
+    checkpoint = FittingCheckpointer(model, strict=True).load(path, checkpointables=[])
+    return read_description(checkpoint)

@@ -70,7 +70,9 @@ def check_test_data(
         options = {"evaluation": True, "masks": masks}
         _check_dataset(run_config, model, DatasetCatalog.get(name), [name], **options)
     for train_name in train_names:
-        check_same_classes(train_name, names, stop=run_config.stops_at_data_faults)
+        metadata = MetadataCatalog.get(train_name).as_dict()
+        source = f"'{train_name}', which is trained on"
+        check_same_classes(metadata, source, names, stop=run_config.stops_at_data_faults)
 
 
 def _check_dataset(

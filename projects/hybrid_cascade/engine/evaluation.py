@@ -8,7 +8,9 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -27,6 +29,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
+from ..data.checks import check_same_classes
 from ..evaluation import LabelMapEvaluator
 from ..evaluation.label_maps import check_number_of_labels, obstacle_to_miou
 from ..visualization import draw_cascade_panel, plot_precision_recall
@@ -39,13 +42,20 @@ logger = logging.getLogger(__name__)
 PANOPTICAPI = "https://github.com/cocodataset/panopticapi.git"
 
 
-def evaluate(cfg: DictConfig | CfgNode, model: nn.Module, *, check_data: bool = True) -> dict:
+def evaluate(
+    cfg: DictConfig | CfgNode,
+    model: nn.Module,
+    *,
+    check_data: bool = True,
+    trained_with: Mapping[str, Any] | None = None,
+) -> dict:
     """Evaluate on the test datasets of a config; write results.json into its output folder.
 
     Args:
         cfg: the config.
         model: a model of this config, or several that detect together.
         check_data: look for faults in the datasets first.
+        trained_with: what `load_weights` returned; its classes are compared with the datasets'.
 
     Returns:
         The metrics, {"bbox": {"AP": …}, "segm": …}, on the main process; {} on others. If a CfgNode
@@ -59,6 +69,12 @@ def evaluate(cfg: DictConfig | CfgNode, model: nn.Module, *, check_data: bool = 
     if check_data:
         check_annotation_files(run_config, (), model)
         check_test_data(run_config, model)
+        check_same_classes(
+            trained_with or {},
+            "the training of the checkpoint",
+            run_config.test_dataset_names,
+            stop=run_config.stops_at_data_faults,
+        )
     check_evaluation(cfg, model)
     results = {}
     for name, loader in run_config.build_test_loaders():

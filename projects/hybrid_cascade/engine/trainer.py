@@ -38,8 +38,11 @@ from .hooks import (
 from .partial_training import KeepFrozenStatistics, find_parts, freeze_parts, select_losses
 from .run_config import as_run_config
 from .sampler import ResumableTrainingSampler
+from .trained_with import describe_training
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "weights_final"  # beside model_final, which has the state of the training, too
 
 
 class Trainer(DefaultTrainer):
@@ -86,6 +89,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = FittingCheckpointer(
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
+        self.checkpointer.trained_with = describe_training(model, cfg.DATASETS.TRAIN[0])
         self.register_hooks(self.build_hooks())
 
     def build_model(self, cfg: CfgNode) -> nn.Module:
@@ -165,6 +169,8 @@ class Trainer(DefaultTrainer):
             left_out = (hooks.EvalHook, DrawResults)
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, left_out)]
         super().after_train()
+        if self.iter >= self.max_iter:
+            self.checkpointer.save_weights(WEIGHTS_FILE)
 
     def test(self, cfg: CfgNode, model: nn.Module) -> dict:
         """See `evaluate`; the datasets are those of the user's config."""

@@ -15,7 +15,7 @@ from itertools import islice
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import Metadata
 from omegaconf import DictConfig
 
 from ..engine import (
@@ -27,6 +27,7 @@ from ..engine import (
 )
 from ..model_zoo import get_config_file
 from ..visualization.class_colors import thing_name
+from .class_names import find_class_names
 from .inputs import InputImage, Source, as_model_input, read_inputs
 from .result import Result
 
@@ -60,7 +61,8 @@ class Predictor:
             weights: a checkpoint; None for those that the config names.
             device: "cpu", "cuda", "cuda:1"; None: as the config says, the CPU if there is no GPU.
             overrides: of a config file, as on the command line of train_net.py.
-            class_names: of the instance classes; None: those of the config's test dataset.
+            class_names: of the instance classes; None: those that the checkpoint was trained on,
+                or, if it does not say, those of the config's test dataset.
             score_thresh: detections with lower scores are left out.
             batch_size: images that go through the model together. They are padded to one size,
                 which changes results slightly near the padding.
@@ -78,11 +80,20 @@ class Predictor:
         if device is not None:
             run_config = run_config.replaced(device=device)
         model = build_model(run_config.cfg)
-        load_weights(model, os.fspath(weights) if weights else run_config.initial_weights)
+        path = os.fspath(weights) if weights else run_config.initial_weights
+        trained_with = load_weights(model, path)
         self.model = with_test_time_options(run_config.cfg, model)
         # Of ROI heads, or of a detector without them.
         self._num_classes = getattr(model, "roi_heads", model).num_classes
-        self.metadata = _metadata_of(run_config.test_dataset_names, class_names, self._num_classes)
+        if class_names is not None:
+            trained_with = {"thing_classes": class_names}
+            if len(class_names) != self._num_classes:
+                raise ValueError(
+                    f"{len(class_names)} class_names for a model of {self._num_classes} classes"
+                )
+        self.metadata = find_class_names(trained_with, (run_config.test_dataset_names or [None])[0])
+        if len(self.metadata.get("thing_classes", [])) != self._num_classes:
+            self.metadata = Metadata()  # of a dataset that the model was not trained on
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         self._preparation = run_config.build_test_augmentations()
@@ -115,18 +126,3 @@ class Predictor:
             instances = instances[instances.scores >= self.score_thresh]
             results.append(Result(x.name, x.image, instances, self.metadata))
         return results
-
-
-def _metadata_of(
-    dataset_names: Sequence[str], class_names: Sequence[str] | None, num_classes: int
-) -> Metadata:
-    """Return metadata with the names and colours of the classes, as far as they are known."""
-    if class_names is not None:
-        if len(class_names) != num_classes:
-            raise ValueError(f"{len(class_names)} class_names for a model of {num_classes} classes")
-        return Metadata(thing_classes=list(class_names))
-    metadata = MetadataCatalog.get(dataset_names[0]) if dataset_names else Metadata()
-    if len(metadata.get("thing_classes", [])) != num_classes:
-        return Metadata()  # of a dataset that the model was not trained on
-    known = {key: metadata.get(key) for key in ("thing_classes", "thing_colors")}
-    return Metadata(**{key: value for key, value in known.items() if value})

@@ -17,12 +17,12 @@ def metadata():
 def test_the_same_classes_in_another_order_are_an_error(metadata, key):
     metadata[0].set(**{key: ["fern", "moss", "tree"]})
     metadata[1].set(**{key: ["fern", "tree", "moss"]})
-    with pytest.raises(DatasetError, match=f"`{key}`.*class 1 is 'tree' there and 'moss' here"):
-        check_same_classes("classes to train", ["classes to test"])
+    with pytest.raises(DatasetError, match=f"`{key}`.*class 1 is 'tree' instead of 'moss'"):
+        check_same_classes(metadata[0].as_dict(), "'classes to train'", ["classes to test"])
 
 
 def test_other_names_are_logged(metadata, caplog):
     metadata[0].thing_classes = ["fern", "moss"]
     metadata[1].thing_classes = ["Farn", "Moos"]
-    check_same_classes("classes to train", ["classes to test"])
-    assert "class 0 is 'Farn' there and 'fern' here" in caplog.text
+    check_same_classes(metadata[0].as_dict(), "'classes to train'", ["classes to test"])
+    assert "class 0 is 'Farn' instead of 'fern'" in caplog.text

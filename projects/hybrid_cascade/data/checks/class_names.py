@@ -1,7 +1,7 @@
 """Compare the classes of the datasets of a training and of its evaluation."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from detectron2.data import MetadataCatalog
 
@@ -10,13 +10,20 @@ from .report import DatasetError
 logger = logging.getLogger(__name__)
 
 
-def check_same_classes(train_name: str, test_names: Sequence[str], *, stop: bool = True) -> None:
-    """Raise `DatasetError` if a dataset has the classes of another one in another order.
+def check_same_classes(
+    trained_with: Mapping[str, Sequence[str]],
+    source: str,
+    test_names: Sequence[str],
+    *,
+    stop: bool = True,
+) -> None:
+    """Raise `DatasetError` if a dataset has the classes of a training in another order.
 
     Other names of as many classes are logged, since they may be translations.
 
     Args:
-        train_name: the dataset that is trained on.
+        trained_with: the names of the classes, "thing_classes" and "stuff_classes".
+        source: whose names these are, such as "'plants_train', which is trained on".
         test_names: those that are evaluated on. All are loaded, so that their metadata have names.
         stop: False: log it only.
 
@@ -24,7 +31,7 @@ def check_same_classes(train_name: str, test_names: Sequence[str], *, stop: bool
         DatasetError: says which class is where.
     """
     for key in ("thing_classes", "stuff_classes"):
-        expected = MetadataCatalog.get(train_name).get(key)
+        expected = trained_with.get(key)
         for name in test_names:
             found = MetadataCatalog.get(name).get(key)
             if not expected or not found or len(expected) != len(found):
@@ -34,8 +41,8 @@ def check_same_classes(train_name: str, test_names: Sequence[str], *, stop: bool
                 continue
             index = differing[0]
             message = (
-                f"Dataset '{name}' has other `{key}` than '{train_name}', which is trained on: "
-                f"class {index} is '{found[index]}' there and '{expected[index]}' here. "
+                f"Dataset '{name}' has other `{key}` than {source}: "
+                f"class {index} is '{found[index]}' instead of '{expected[index]}'. "
             )
             if sorted(expected) != sorted(found) or not stop:
                 logger.warning("%sA detection of one counts as the other.", message)
