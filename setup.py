@@ -113,6 +113,7 @@ setup(
         "iopath",
         "omegaconf>=2.1,<2.4",
         "pycocotools",
+        "hotcoco>=1.3",
         "matplotlib",
         "numpy",
         "pillow",

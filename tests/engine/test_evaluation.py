@@ -21,7 +21,7 @@ from hybrid_cascade.engine import (
     evaluation,
     load_config,
 )
-from hybrid_cascade.evaluation import LabelMapEvaluator, VOCRegionEvaluator
+from hybrid_cascade.evaluation import FastCOCOEvaluator, LabelMapEvaluator, VOCRegionEvaluator
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -253,8 +253,8 @@ def test_the_panoptic_fpn_of_detectron2_is_measured_as_there(names, tmp_path):
     assert run_config.outputs_panoptic_seg
     try:
         for given, expected in (
-            ("coco_panoptic_seg", [COCOEvaluator, LabelMapEvaluator]),
-            ("coco", [COCOEvaluator]),
+            ("coco_panoptic_seg", [FastCOCOEvaluator, LabelMapEvaluator]),
+            ("coco", [FastCOCOEvaluator]),
         ):
             metadata["evaluator_type"] = given
             evaluators = run_config.build_evaluators(names[0], str(tmp_path))
@@ -268,7 +268,7 @@ def test_the_panoptic_fpn_of_detectron2_is_measured_as_there(names, tmp_path):
 def test_the_data_of_sbd_is_read_as_bit_masks_and_measured_by_both():
     dataloader = LazyConfig.load(str(CONFIGS / "common" / "data" / "sbd.py")).dataloader
     assert dataloader.train.mapper.instance_mask_format == "bitmask"
-    assert [e._target_ for e in dataloader.evaluator] == [COCOEvaluator, VOCRegionEvaluator]
+    assert [e._target_ for e in dataloader.evaluator] == [FastCOCOEvaluator, VOCRegionEvaluator]
     assert dataloader.evaluator[1].dataset_name == dataloader.test.dataset.names == "sbd_val"
 
 

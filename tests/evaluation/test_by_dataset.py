@@ -6,13 +6,17 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
-    COCOEvaluator,
     LVISEvaluator,
     PascalVOCDetectionEvaluator,
 )
 
 from hybrid_cascade.data import register_toy_scenes
-from hybrid_cascade.evaluation import LabelMapEvaluator, VOCRegionEvaluator, by_dataset
+from hybrid_cascade.evaluation import (
+    FastCOCOEvaluator,
+    LabelMapEvaluator,
+    VOCRegionEvaluator,
+    by_dataset,
+)
 from hybrid_cascade.evaluation.by_dataset import build_evaluators_of, check_evaluator_type
 
 TOYS = "toys_by_type_val"
@@ -35,9 +39,9 @@ def set_type(metadata, kind):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("coco", [COCOEvaluator]),
-        ("coco_panoptic_seg", [COCOEvaluator]),
-        ("voc_region", [COCOEvaluator, VOCRegionEvaluator]),
+        ("coco", [FastCOCOEvaluator]),
+        ("coco_panoptic_seg", [FastCOCOEvaluator]),
+        ("voc_region", [FastCOCOEvaluator, VOCRegionEvaluator]),
         ("sem_seg", [LabelMapEvaluator]),
     ],
 )

@@ -1,9 +1,8 @@
 """SBD: PASCAL VOC's 20 classes, short sides of 600 pixels as MNC has, VOC's and COCO's metrics."""
 
 from detectron2.config import LazyCall as L
-from detectron2.evaluation import COCOEvaluator
 
-from hybrid_cascade.evaluation import VOCRegionEvaluator
+from hybrid_cascade.evaluation import FastCOCOEvaluator, VOCRegionEvaluator
 
 from .coco_600 import dataloader
 
@@ -13,6 +12,6 @@ dataloader.test.dataset.names = "sbd_val"
 dataloader.train.mapper.instance_mask_format = "bitmask"
 dataloader.train.total_batch_size = 8
 dataloader.evaluator = [
-    L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
+    L(FastCOCOEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
     L(VOCRegionEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
 ]

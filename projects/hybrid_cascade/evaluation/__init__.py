@@ -4,7 +4,8 @@
 `hybrid_cascade.engine` runs the evaluation of a config.
 """
 
+from .fast_coco import FastCOCOEvaluator
 from .label_maps import LabelMapEvaluator
 from .voc_region import VOCRegionEvaluator
 
-__all__ = ["LabelMapEvaluator", "VOCRegionEvaluator"]
+__all__ = ["FastCOCOEvaluator", "LabelMapEvaluator", "VOCRegionEvaluator"]

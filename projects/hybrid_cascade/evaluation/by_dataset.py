@@ -6,20 +6,20 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
-    COCOEvaluator,
     DatasetEvaluator,
     LVISEvaluator,
     PascalVOCDetectionEvaluator,
 )
 
+from .fast_coco import FastCOCOEvaluator
 from .label_maps import LabelMapEvaluator
 from .voc_region import VOCRegionEvaluator
 
 # `evaluator_type` -> evaluators. Panoptic ones depend on the output of the model.
 EVALUATORS = {
-    "coco": (COCOEvaluator,),
-    "coco_panoptic_seg": (COCOEvaluator,),
-    "voc_region": (COCOEvaluator, VOCRegionEvaluator),
+    "coco": (FastCOCOEvaluator,),
+    "coco_panoptic_seg": (FastCOCOEvaluator,),
+    "voc_region": (FastCOCOEvaluator, VOCRegionEvaluator),
     "lvis": (LVISEvaluator,),
     "pascal_voc": (PascalVOCDetectionEvaluator,),
     "cityscapes_instance": (CityscapesInstanceEvaluator,),
@@ -28,7 +28,7 @@ EVALUATORS = {
 }
 # Those that measure "sem_seg" of the outputs and nothing else.
 SEM_SEG_TYPES = ("sem_seg", "cityscapes_sem_seg")
-_WITH_FOLDER = (COCOEvaluator, LVISEvaluator, LabelMapEvaluator)
+_WITH_FOLDER = (FastCOCOEvaluator, LVISEvaluator, LabelMapEvaluator)
 # Evaluator -> the package that it imports.
 _PACKAGES = {
     LVISEvaluator: "lvis",

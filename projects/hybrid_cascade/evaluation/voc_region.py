@@ -4,11 +4,10 @@ mAP^r is from Hariharan et al., "Simultaneous Detection and Segmentation", ECCV 
 that evaluates it beside COCO's metrics:
 
     from detectron2.config import LazyCall as L
-    from detectron2.evaluation import COCOEvaluator
-    from hybrid_cascade.evaluation import VOCRegionEvaluator
+    from hybrid_cascade.evaluation import FastCOCOEvaluator, VOCRegionEvaluator
 
     dataloader.evaluator = [
-        L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
+        L(FastCOCOEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
         L(VOCRegionEvaluator)(dataset_name="${dataloader.test.dataset.names}"),
     ]
 

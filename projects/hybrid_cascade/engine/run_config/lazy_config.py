@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ...data import load_datasets
-from ...evaluation import LabelMapEvaluator
+from ...evaluation import FastCOCOEvaluator, LabelMapEvaluator
 from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
 from .errors import ConfigError, naming
 
@@ -106,7 +106,7 @@ class LazyRunConfig(RunConfig):
         evaluators = []
         for config in [configs] if isinstance(configs, DictConfig) else configs:
             args = {k: instantiate(v) for k, v in config.items() if k != "_target_"}
-            if config._target_ in (COCOEvaluator, LabelMapEvaluator):
+            if config._target_ in (COCOEvaluator, FastCOCOEvaluator, LabelMapEvaluator):
                 args.setdefault("output_dir", folder)
             evaluators.append(config._target_(**args))
         return evaluators
