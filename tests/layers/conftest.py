@@ -1,17 +1,36 @@
-"""RoI warp in its two implementations."""
+"""RoI warp in its implementations."""
 
 import sys
+import warnings
 
 import pytest
 
+from . import emulated_cuda
 
-@pytest.fixture(params=["compiled", "plain_pytorch"])
+
+@pytest.fixture(scope="session")
+def emulation():
+    """The CUDA kernels, compiled for the CPU."""
+    if emulated_cuda.COMPILER is None:
+        pytest.skip("there is no C++ compiler (g++)")
+    emulated_cuda.load()
+    return emulated_cuda.in_place_of_cpu_kernels
+
+
+@pytest.fixture(params=["compiled", "plain_pytorch", "emulated_cuda"])
 def implementation(request, monkeypatch):
-    """Run a test on the compiled operator and on plain PyTorch in its place."""
+    """Run a test on the compiled operator, on plain PyTorch, and on the CUDA kernels, emulated."""
     module = sys.modules["hybrid_cascade.layers.roi_warp"]  # layers.roi_warp is the function
     if request.param == "plain_pytorch":
         monkeypatch.setattr(module, "compiled_devices", frozenset())
         monkeypatch.setattr(module, "_warn_of_reference", lambda device: None)
     elif not module.compiled_devices:
         pytest.skip(module.compiled_reason)
-    return request.param
+    if request.param != "emulated_cuda":
+        yield request.param
+        return
+    emulation = request.getfixturevalue("emulation")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*previously registered kernel")
+        with emulation():
+            yield request.param
