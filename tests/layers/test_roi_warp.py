@@ -155,6 +155,46 @@ def test_boxes_of_zero_size_sample_one_point(implementation):
     )
 
 
+def test_long_rows_of_the_largest_windows(implementation):
+    input, boxes = random_features(1, 2, 6, 9), random_boxes(2, 1, 9, 6)
+
+    def expected(input, boxes):
+        return F.max_pool2d(warp_by_grid_sample(input, boxes, (16, 3840)), 16)
+
+    def ours(input, boxes):
+        return roi_warp(input, boxes, (16, 3840), max_pool=16)
+
+    torch.testing.assert_close(ours(input, boxes), expected(input, boxes))
+    torch.testing.assert_close(gradients(ours, input, boxes), gradients(expected, input, boxes))
+    single = ours(input.float(), boxes.float())
+    torch.testing.assert_close(single, expected(input, boxes).float(), rtol=1e-4, atol=1e-3)
+
+
+def test_deterministic_gradients_of_many_cells(implementation):
+    input, boxes = random_features(2, 33, 6, 9), random_boxes(3, 2, 9, 6)
+
+    def warp(input, boxes):
+        return roi_warp(input, boxes, (30, 38), max_pool=2)
+
+    expected = gradients(warp, input, boxes)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (gradients(warp, input, boxes) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(first, expected)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_features_without_channels(implementation):
+    input, boxes = torch.zeros(1, 0, 6, 7), random_boxes(3, 1, 7, 6, dtype=torch.float32)
+    assert roi_warp(input, boxes, 4, max_pool=2).shape == (3, 0, 2, 2)
+    input_grad, boxes_grad = gradients(lambda i, b: roi_warp(i, b, 4), input, boxes)
+    assert input_grad.shape == input.shape and torch.equal(boxes_grad, torch.zeros(3, 5))
+    with pytest.raises((IndexError, RuntimeError), match="index"):
+        roi_warp(input, torch.tensor([[1.0, 0, 0, 2, 2]]), 4)
+
+
 @pytest.mark.parametrize("max_pool", [1, 2])
 def test_module_is_the_function(implementation, max_pool):
     input, boxes = random_features(1, 3, 6, 6), random_boxes(3, 1, 6, 6)

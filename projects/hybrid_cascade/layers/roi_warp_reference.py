@@ -65,4 +65,6 @@ def roi_warp_reference(
 
     left, right = column(x), column(x + 1)
     samples = (left + x_weight * (right - left)).permute(0, 3, 1, 2)
-    return F.max_pool2d(samples, max_pool).to(input.dtype).contiguous()
+    # Channel by channel, as max_pool2d refuses features without channels.
+    pooled = F.max_pool2d(samples.flatten(0, 1)[:, None], max_pool)
+    return pooled.reshape(*samples.shape[:2], *pooled.shape[2:]).to(input.dtype)

@@ -18,8 +18,11 @@ from torch.utils.cpp_extension import include_paths, library_paths
 from torch.utils.file_baton import FileBaton
 
 HERE = Path(__file__).parent
+SOURCES_KEY = "EMULATED_CUDA_SOURCES"  # an environment variable: a folder other than this one
 CSRC = HERE.parents[2] / "projects" / "hybrid_cascade" / "layers" / "csrc"
-BUILD = HERE.parents[2] / "build" / "emulated_cuda"
+CSRC = Path(os.environ.get(SOURCES_KEY, CSRC))
+BUILD = CSRC.parent / "build" if SOURCES_KEY in os.environ else HERE.parents[2] / "build"
+BUILD = BUILD / "emulated_cuda"
 OPERATORS = ("roi_warp",)
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 TRANSLATIONS = {

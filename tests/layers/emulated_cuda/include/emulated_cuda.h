@@ -58,8 +58,7 @@ namespace emulated_cuda {
 
 constexpr unsigned kWarp = 32;
 constexpr size_t kStack = 128 * 1024;
-constexpr size_t kMostSharedMemory = 227 * 1024; // of an H100 or H200
-constexpr size_t kSharedMemoryAsItIs = 48 * 1024; // without cudaFuncSetAttribute
+constexpr size_t kMostSharedMemory = 48 * 1024; // without cudaFuncSetAttribute
 
 enum class Wait { kNone, kBlock, kWarp, kEnd };
 
@@ -88,7 +87,6 @@ struct Block {
 
 inline Block block;
 inline std::mt19937 randomness(0);
-inline std::map<const void*, size_t> shared_memory_of_kernels;
 
 inline void pass_control() {
   if (_setjmp(block.threads[block.current]->place) == 0) {
@@ -192,11 +190,8 @@ T& static_shared_memory() {
 template <typename... Parameters>
 auto launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t bytes = 0, int stream = 0) {
   return [=](auto... arguments) {
-    const void* key = reinterpret_cast<const void*>(kernel);
-    const auto found = shared_memory_of_kernels.find(key);
-    const size_t most = found == shared_memory_of_kernels.end() ? kSharedMemoryAsItIs : found->second;
     if (grid.volume() == 0 || grid.x > 2147483647 || grid.y > 65535 || grid.z > 65535 ||
-        threads.volume() == 0 || threads.volume() > 1024 || bytes > std::max(most, kSharedMemoryAsItIs)) {
+        threads.volume() == 0 || threads.volume() > 1024 || bytes > kMostSharedMemory) {
       throw std::runtime_error("invalid configuration of a launch");
     }
     gridDim = grid;
@@ -254,15 +249,6 @@ T min(T a, T b) {
 template <typename T>
 T max(T a, T b) {
   return std::max(a, b);
-}
-
-enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
-
-inline void cudaFuncSetAttribute(const void* kernel, int, size_t bytes) {
-  if (bytes > emulated_cuda::kMostSharedMemory) {
-    throw std::runtime_error("no GPU has that much shared memory");
-  }
-  emulated_cuda::shared_memory_of_kernels[kernel] = bytes;
 }
 
 namespace c10::cuda {

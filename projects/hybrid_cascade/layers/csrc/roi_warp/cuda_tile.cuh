@@ -10,22 +10,35 @@ namespace hybrid_cascade::roi_warp {
 
 constexpr int kLanes = 32; // channels of a thread block
 constexpr int kRows = 8; // rows of samples that a thread block takes at a time
-constexpr int kTileBytes = 32 * 1024;
+constexpr int kTileBytes = 32 * 1024; // of the values in a tile, at most
+constexpr size_t kSharedMemory = 48 * 1024; // which every GPU has, without asking for more
 
 // How the output cells of a box are divided into tiles. A thread block works on one tile at a time.
 struct Tiling {
+  int64_t groups; // of the channels
   int rows, columns; // of cells in a full tile
   int tiles_down, tiles_across;
 
   Tiling(const Warp& warp, size_t cell_bytes) {
+    groups = (warp.channels + kLanes - 1) / kLanes;
     const int cells = kTileBytes / (kLanes * cell_bytes);
     columns = std::min(warp.output_columns(), cells);
     rows = std::min(warp.output_rows(), cells / columns);
+    // With large windows, the samples of a long row need much of the memory.
+    while (bytes(warp, cell_bytes) > kSharedMemory) {
+      int& longer = rows > columns ? rows : columns;
+      longer = (longer + 1) / 2;
+    }
     tiles_down = (warp.output_rows() + rows - 1) / rows;
     tiles_across = (warp.output_columns() + columns - 1) / columns;
   }
   __host__ __device__ int tiles() const {
     return tiles_down * tiles_across;
+  }
+  // What a tile takes of the shared memory: samples of two numbers each, and a value and an index for each
+  // cell of each lane.
+  size_t bytes(const Warp& warp, size_t cell_bytes) const {
+    return 2 * cell_bytes * (rows + columns) * warp.pool + (cell_bytes + 1) * kLanes * lane_stride();
   }
   // Cells of a lane in shared memory: odd, so that lanes use different banks.
   __host__ __device__ int lane_stride() const {
@@ -46,10 +59,7 @@ struct Tile {
   int lane_stride;
   int width; // output columns
 
-  static size_t bytes(const Warp& warp, const Tiling& tiling) {
-    return sizeof(Sample<T>) * (tiling.rows + tiling.columns) * warp.pool +
-        (sizeof(T) + 1) * kLanes * tiling.lane_stride();
-  }
+  static_assert(sizeof(Sample<T>) == 2 * sizeof(T)); // as Tiling counts
 
   __device__ Tile(unsigned char* memory, const Warp& warp, const Tiling& tiling, int index) {
     row_samples = reinterpret_cast<Sample<T>*>(memory);
@@ -64,7 +74,7 @@ struct Tile {
     width = warp.output_columns();
   }
 
-  __device__ void compute_samples(const Warp& warp, const Axis<T>& y, const Axis<T>& x) {
+  __device__ void compute_samples(const Warp& warp, const Axis<T>& y, const Axis<T>& x) const {
     const int thread = threadIdx.y * kLanes + threadIdx.x;
     for (int i = thread; i < rows * warp.pool; i += kLanes * blockDim.y) {
       row_samples[i] = y.sample(first_row * warp.pool + i);
