@@ -2,8 +2,8 @@
 
     python -m tests.layers.emulated_cuda.mutations
 
-Each break is compiled into a library of its own, half a minute each. Exit code 1: the tests pass with
-one of them.
+Each break is compiled into a library of its own, half a minute each. Exit code 1: with one of them,
+the tests pass.
 """
 
 import os
