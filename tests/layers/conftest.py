@@ -17,6 +17,23 @@ def emulation():
     return emulated_cuda.in_place_of_cpu_kernels
 
 
+@pytest.fixture
+def emulated_cuda_kernels(emulation):
+    """Let operators run the emulated CUDA kernels on tensors on the CPU."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*previously registered kernel")
+        with emulation():
+            yield
+
+
+@pytest.fixture(params=["compiled", "emulated_cuda"])
+def kernels(request):
+    """Run a test on the kernels for CPUs, and on those for CUDA, emulated."""
+    if request.param == "emulated_cuda":
+        request.getfixturevalue("emulated_cuda_kernels")
+    return request.param
+
+
 @pytest.fixture(params=["compiled", "plain_pytorch", "emulated_cuda"])
 def implementation(request, monkeypatch):
     """Run a test on the compiled operator, on plain PyTorch, and on the CUDA kernels, emulated."""
@@ -26,11 +43,6 @@ def implementation(request, monkeypatch):
         monkeypatch.setattr(module, "_warn_of_reference", lambda device: None)
     elif not module.compiled_devices:
         pytest.skip(module.compiled_reason)
-    if request.param != "emulated_cuda":
-        yield request.param
-        return
-    emulation = request.getfixturevalue("emulation")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?s).*previously registered kernel")
-        with emulation():
-            yield request.param
+    if request.param == "emulated_cuda":
+        request.getfixturevalue("emulated_cuda_kernels")
+    return request.param

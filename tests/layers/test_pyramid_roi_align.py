@@ -6,7 +6,10 @@ from torchvision.ops import roi_align
 from hybrid_cascade.layers import pyramid_roi_align
 from hybrid_cascade.layers.pyramid_roi_align import is_compiled
 
-pytestmark = pytest.mark.skipif(not is_compiled, reason="it is not compiled")
+pytestmark = [
+    pytest.mark.skipif(not is_compiled, reason="it is not compiled"),
+    pytest.mark.usefixtures("kernels"),
+]
 
 SCALES = [1 / 4, 1 / 8, 1 / 8]
 
@@ -18,8 +21,8 @@ def make_maps(channels=3, dtype=torch.float64):
 
 
 def make_boxes(dtype=torch.float64):
-    """Return ordinary boxes, and others that cross the border, lie outside, are points, lines or
-    reversed."""
+    """Return ordinary boxes, and others that cross the border, lie outside, are points, lines,
+    reversed, or much larger than the maps."""
     return torch.tensor(
         [
             [0, 10.3, 20.1, 60.7, 55.2],
@@ -33,6 +36,7 @@ def make_boxes(dtype=torch.float64):
             [0, 60, 50, 20, 10],
             [1, 3, 3, 4.5, 70],
             [0, 110, 78, 112, 80],
+            [0, -500, -400, 900, 700],
         ],
         dtype=dtype,
     )
@@ -120,6 +124,36 @@ def test_float32_and_the_memory_format_of_the_maps_change_rounding_only():
     assert output.is_contiguous()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bit_maps_are_summed_in_float32(dtype):
+    boxes = make_boxes(torch.float32)
+    narrow = [m.to(dtype).requires_grad_() for m in make_maps(40, torch.float32)]
+    wide = [m.detach().float().requires_grad_() for m in narrow]
+    results = []
+    for maps in (narrow, wide):
+        output = pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (7, 7))
+        grad = torch.arange(output.numel()).reshape(output.shape).sin().to(dtype)
+        grads = torch.autograd.grad(output, maps, grad.to(output.dtype))
+        assert all(g.dtype == output.dtype for g in grads)
+        results.append([output.float(), *(g.float() for g in grads)])
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(*results, rtol=eps, atol=1e-5)
+
+
+def test_deterministic_gradients_of_many_cells():
+    boxes, results = make_boxes(), []
+    for deterministic in (False, True, True):
+        maps = [m.requires_grad_() for m in make_maps(33)]
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            output = pyramid_roi_align(maps, boxes, levels_of(boxes), SCALES, (12, 15), 2)
+            results.append(torch.autograd.grad(output.square().sum(), maps))
+        finally:
+            torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(results[1], results[0])
+    assert all(torch.equal(a, b) for a, b in zip(*results[1:], strict=True))
+
+
 @pytest.fixture
 def threads():
     number = torch.get_num_threads()
@@ -127,7 +161,9 @@ def threads():
     torch.set_num_threads(number)
 
 
-def test_the_number_of_threads_changes_nothing(threads):
+def test_the_number_of_threads_changes_nothing(kernels, threads):
+    if kernels == "emulated_cuda":
+        pytest.skip("threads of the CPU do not run it")
     boxes = make_boxes(torch.float32)
     results = []
     for count in (1, 3):
@@ -187,7 +223,7 @@ def pooling_of(rows, columns):
 def test_the_backward_operator_refuses_what_would_be_read_out_of_bounds():
     boxes, levels = make_boxes(), levels_of(make_boxes())
     grad = torch.zeros(len(boxes) - 1, 3, 2, 2, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="for 11 boxes"):
+    with pytest.raises(RuntimeError, match="for 12 boxes"):
         torch.ops.hybrid_cascade.pyramid_roi_align_backward(
             grad, boxes, levels, 2, [20, 10, 10], [28, 14, 14], SCALES, *pooling_of(2, 2)
         )
@@ -268,16 +304,24 @@ def call(**changes):
         (dict(output_size=(2.0, 2)), TypeError, r"output_size must be whole.*2\.0"),
         (dict(pooled_sizes=[(2, 2)] * 2 + [(2, 2**40)]), ValueError, "pooled_sizes.*1099511627776"),
         (dict(sampling_ratio=2**40), ValueError, "sampling_ratio.*1024, got 1099511627776"),
-        (dict(levels=torch.zeros(11, 2).long().to("meta")), ValueError, "levels is on meta"),
-        (dict(boxes=torch.zeros(11, 5).to_sparse()), TypeError, "boxes must be dense"),
-        (dict(maps=make_maps(dtype=torch.float32)), RuntimeError, "the type of the boxes"),
-        (dict(maps=make_maps()[:2] + [torch.zeros(2, 4, 3, 3)]), RuntimeError, "same N and C"),
-        (dict(boxes=torch.zeros(11, 4, dtype=torch.float64)), RuntimeError, "boxes must be"),
+        (dict(levels=torch.zeros(12, 2).long().to("meta")), ValueError, "levels is on meta"),
+        (dict(boxes=torch.zeros(12, 5).to_sparse()), TypeError, "boxes must be dense"),
+        (dict(maps=make_maps(dtype=torch.float32)), RuntimeError, "boxes must be float64 for maps"),
+        (
+            dict(maps=make_maps()[:2] + [torch.zeros(2, 4, 3, 3)]),
+            RuntimeError,
+            "same N, C and type",
+        ),
+        (dict(boxes=torch.zeros(12, 4, dtype=torch.float64)), RuntimeError, "boxes must be"),
         (dict(levels=torch.zeros(3, 2, dtype=torch.int64)), RuntimeError, "levels must be"),
-        (dict(levels=torch.zeros(11, 2)), RuntimeError, "levels must be"),
+        (dict(levels=torch.zeros(12, 2)), RuntimeError, "levels must be"),
         (dict(output_size=(0, 2)), ValueError, "output_size"),
         (dict(pooled_sizes=[(2, 2), (2, 2), (2, 0)]), ValueError, r"pooled_sizes.*\(2, 0\)"),
-        (dict(boxes=torch.full((11, 5), 2.0, dtype=torch.float64)), IndexError, "index 2"),
+        (
+            dict(boxes=torch.full((12, 5), 2.0, dtype=torch.float64)),
+            (IndexError, RuntimeError),
+            "image index",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(changes, error, message):
@@ -292,7 +336,7 @@ def test_wrong_arguments_are_refused(changes, error, message):
         (4, [2, 2, 2**40], "pooled_sizes must be in .1, 1024., got 1099511627776"),
         (6, [0, 2**40, 0], "sampling_ratio must be at most 1024, got 1099511627776"),
         (9, 2**31, "output_size must be in .1, 1024., got 2 x 2147483648"),
-        (1, torch.zeros(11, 5, device="meta"), "boxes is on meta"),
+        (1, torch.zeros(12, 5, device="meta"), "boxes is on meta"),
     ],
 )
 def test_the_operator_checks_its_limits_itself(index, value, message):

@@ -12,7 +12,11 @@ from hybrid_cascade.layers.pyramid_roi_align import is_compiled, pyramid_roi_ali
 from hybrid_cascade.modeling import FusedROIPooler, ROIWarpPooler
 from hybrid_cascade.modeling import poolers as module
 
-from ..layers.conftest import implementation  # noqa: F401 (a fixture)
+from ..layers.conftest import (  # noqa: F401 (fixtures)
+    emulated_cuda_kernels,
+    emulation,
+    implementation,
+)
 from ..layers.roi_warp_cases import random_boxes, random_features
 
 

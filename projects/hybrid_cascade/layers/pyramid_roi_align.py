@@ -74,16 +74,18 @@ def pyramid_roi_align(
     """Pool each box from the maps that `levels` names, and return the sums over these maps.
 
     The values are those of `torchvision.ops.roi_align` up to rounding, for all maps in one pass. It
-    is differentiable once, by the maps. The operator is compiled for CPUs only; `is_compiled` tells
-    whether it is there.
+    is differentiable once, by the maps. `is_compiled` tells whether the operator is there, and
+    `compiled_devices` for which devices. With `torch.use_deterministic_algorithms(True)`, the
+    gradients on CUDA are repeatable, and slower.
 
     Args:
-        maps: (N, C, h, w) each, of their own sizes, all float32 or all float64. Those that are not
-            channels-last are copied.
-        boxes: (R, 5), rows of (image index, x1, y1, x2, y2) in pixels of the image, of the type of
-            the maps. The result is zero for a box with coordinates that are not finite, or so large
-            that a bin has more than a million samples along an axis. It is also zero for a box that
-            is reversed along an axis, if `aligned` and without a `sampling_ratio`.
+        maps: (N, C, h, w) each, at most 32 of their own sizes, all of one type: float16, bfloat16,
+            float32 or float64. Those that are not channels-last are copied.
+        boxes: (R, 5), rows of (image index, x1, y1, x2, y2) in pixels of the image: float64 for
+            maps of float64, else float32, as sums are. The result is zero for a box with
+            coordinates that are not finite, or so large that a bin has more than a million samples
+            along an axis. It is also zero for a box that is reversed along an axis, if `aligned`
+            and without a `sampling_ratio`.
         levels: (R, S) int64, the indices of the maps that are summed for a box. An index out of
             range adds nothing.
         scales: size of a pixel of the image in pixels of each map, e.g. 1/16; positive.
@@ -103,7 +105,7 @@ def pyramid_roi_align(
             tensors on several devices.
         TypeError: for sizes that are no whole numbers, or sparse tensors.
         RuntimeError: for shapes or types of tensors that are not as above.
-        IndexError: for an image index out of range.
+        IndexError: for an image index out of range. On CUDA it is a device assertion.
     """
     maps, scales = list(maps), list(scales)
     ratios = [sampling_ratio] * len(maps) if isinstance(sampling_ratio, int) else sampling_ratio

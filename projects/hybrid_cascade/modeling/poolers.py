@@ -18,6 +18,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..layers.extension import compiled_devices
 from ..layers.pyramid_roi_align import is_compiled, pyramid_roi_align
 from ..layers.roi_warp import ROIWarp
 from .module_hooks import has_hooks
@@ -35,8 +36,8 @@ def _warn_of_torchvision() -> None:
 class FusedROIPooler(nn.Module):
     """Pools a pyramid as `ROIPooler`; with a semantic map, P(x, r) + P(S(x), r) (HTC, Eq. 5).
 
-    It is called as `ROIPooler`, with the semantic map as the last feature map. On a CPU, one
-    operator pools all maps and adds them up, if it is compiled, both poolers are `ROIPooler`s of
+    It is called as `ROIPooler`, with the semantic map as the last feature map. One operator pools
+    all maps and adds them up, if it is compiled for the device, both poolers are `ROIPooler`s of
     RoIAlign, and neither they nor their parts have hooks. Otherwise they are called themselves.
 
     Attributes:
@@ -70,7 +71,7 @@ class FusedROIPooler(nn.Module):
         if (
             self.in_one_pass
             and not torch.jit.is_tracing()  # a traced file should run without this operator
-            and x[0].device.type == "cpu"
+            and x[0].device.type in ("cpu", *compiled_devices)
             and x[0].numel() > 0
             and len(box_lists) == x[0].shape[0]  # else Detectron2 says what is wrong
             and (arguments := self._operator_arguments()) is not None
@@ -86,7 +87,7 @@ class FusedROIPooler(nn.Module):
         pooler = self.pooler
         boxes = convert_boxes_to_pooler_format(box_lists)
         if len(pooler.level_poolers) == 1:
-            levels = torch.zeros(boxes.shape[0], dtype=torch.int64)
+            levels = torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
         else:
             levels = assign_boxes_to_levels(
                 box_lists,
@@ -99,11 +100,8 @@ class FusedROIPooler(nn.Module):
         if self.semantic_pooler is not None:
             levels = torch.cat([levels, torch.full_like(levels, len(x) - 1)], dim=1)
         dtype = functools.reduce(torch.promote_types, (m.dtype for m in x))
-        computed = torch.promote_types(dtype, torch.float32)
-        features = pyramid_roi_align(
-            [m.to(computed) for m in x], boxes.to(computed), levels, **arguments
-        )
-        return features.to(dtype)
+        boxes = boxes.to(torch.promote_types(dtype, torch.float32))
+        return pyramid_roi_align([m.to(dtype) for m in x], boxes, levels, **arguments)
 
     def _operator_arguments(self) -> dict | None:
         """Return the arguments with which `pyramid_roi_align` can stand in for the poolers.

@@ -23,14 +23,14 @@ CSRC = HERE.parents[2] / "projects" / "hybrid_cascade" / "layers" / "csrc"
 CSRC = Path(os.environ.get(SOURCES_KEY, CSRC))
 BUILD = CSRC.parent / "build" if SOURCES_KEY in os.environ else HERE.parents[2] / "build"
 BUILD = BUILD / "emulated_cuda"
-OPERATORS = ("roi_warp",)
+OPERATORS = ("roi_warp", "pyramid_roi_align")
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 TRANSLATIONS = {
-    r"(\w+)<<<(.*?)>>>\(": r"emulated_cuda::launch(\1, \2)(",
+    r"(\w+(?:<[\w, ]+>)?)<<<(.*?)>>>\(": r"emulated_cuda::launch(\1, \2)(",
     r"extern __shared__ .*?unsigned char (\w+)\[\];": (
         r"unsigned char* \1 = emulated_cuda::dynamic_shared_memory();"
     ),
-    r"__shared__ (\w+) (\w+)((?:\[\w+\])+);": (
+    r"__shared__ (\w+) (\w+)((?:\[[^\]]+\])+);": (
         r"auto& \2 = emulated_cuda::static_shared_memory<\1\3, __LINE__>();"
     ),
 }

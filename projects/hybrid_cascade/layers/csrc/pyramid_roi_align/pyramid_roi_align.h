@@ -13,9 +13,13 @@
 
 namespace hybrid_cascade::pyramid_roi_align {
 
+// In all maps of a call, at most. They are listed in the arguments of a CUDA kernel.
+constexpr size_t kMostMaps = 32;
+
 struct Settings {
-  // For each map: the size of a pixel of the image in pixels of the map, the bins along each axis, the samples
-  // of a bin along each axis (0: as many as it has pixels), and whether pixels have their centers at 0.5.
+  // For each map: the size of a pixel of the image in pixels of the map, the bins along each axis, the
+  // samples of a bin along each axis (0: as many as it has pixels), and whether pixels have their centers at
+  // 0.5.
   at::ArrayRef<double> scales;
   at::IntArrayRef bin_rows, bin_columns, sampling_ratios;
   const c10::List<bool>& aligned;
@@ -24,19 +28,23 @@ struct Settings {
 
 using Maps = std::vector<at::Tensor>; // channels-last
 
+// Boxes and sums have the type float64 for float64 maps, else float32.
 struct ForwardTensors {
   Maps maps;
   at::Tensor boxes, levels; // (R, 5) and (R, S), contiguous
-  at::Tensor output; // (R, C, H, W), contiguous, to be filled
+  at::Tensor output; // (R, C, H, W), contiguous, of the type of the maps, to be filled
 };
 
 struct BackwardTensors {
   at::Tensor grad; // of the output, contiguous
   at::Tensor boxes, levels; // (R, 5) and (R, S), contiguous
-  Maps map_grads; // zeros, to be added to
+  Maps map_grads; // zeros, of the type of the boxes, to be added to
 };
 
-void forward_cpu(const Settings& settings, const ForwardTensors& tensors);
-void backward_cpu(const Settings& settings, const BackwardTensors& tensors);
+using Forward = void(const Settings& settings, const ForwardTensors& tensors);
+using Backward = void(const Settings& settings, const BackwardTensors& tensors);
+
+Forward forward_cpu, forward_cuda;
+Backward backward_cpu, backward_cuda;
 
 } // namespace hybrid_cascade::pyramid_roi_align

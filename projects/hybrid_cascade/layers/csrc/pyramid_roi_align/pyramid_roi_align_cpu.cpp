@@ -169,13 +169,28 @@ void backward(const Settings& settings, const BackwardTensors& tensors) {
 
 } // namespace
 
+// 16-bit features are turned into float32 first.
 void forward_cpu(const Settings& settings, const ForwardTensors& tensors) {
+  const at::ScalarType type = tensors.boxes.scalar_type();
+  if (tensors.output.scalar_type() != type) {
+    ForwardTensors wide{{}, tensors.boxes, tensors.levels, tensors.output.to(type)};
+    for (const at::Tensor& map : tensors.maps) {
+      wide.maps.push_back(map.to(type));
+    }
+    forward_cpu(settings, wide);
+    tensors.output.copy_(wide.output);
+    return;
+  }
   AT_DISPATCH_FLOATING_TYPES(tensors.boxes.scalar_type(), "pyramid_roi_align", [&] {
     forward<scalar_t>(settings, tensors);
   });
 }
 
 void backward_cpu(const Settings& settings, const BackwardTensors& tensors) {
+  const at::ScalarType type = tensors.boxes.scalar_type();
+  if (tensors.grad.scalar_type() != type) {
+    return backward_cpu(settings, {tensors.grad.to(type), tensors.boxes, tensors.levels, tensors.map_grads});
+  }
   AT_DISPATCH_FLOATING_TYPES(tensors.boxes.scalar_type(), "pyramid_roi_align_backward", [&] {
     backward<scalar_t>(settings, tensors);
   });
