@@ -32,9 +32,7 @@ class FakeDetector(torch.nn.Module):
 def detector(monkeypatch):
     model = FakeDetector()
     fakes = {
-        "load_config": lambda path, opts: (
-            find_config(path) and vars(model).setdefault("opts", opts)
-        ),
+        "load_config": lambda path, opts: find_config(path) and setattr(model, "opts", opts),
         "build_model": lambda cfg: model,
         "load_weights": lambda model, path: None,
         "test_dataset_names": lambda cfg: ["coco_2017_val"],

@@ -15,7 +15,7 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data.samplers import TrainingSampler
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, SemSegEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -23,6 +23,7 @@ from torch import nn
 
 from ...data import load_datasets
 from ...evaluation import LabelMapEvaluator
+from ...evaluation.label_maps import read_label_map
 from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
 from .errors import ConfigError, naming
 
@@ -108,6 +109,8 @@ class LazyRunConfig(RunConfig):
             args = {k: instantiate(v) for k, v in config.items() if k != "_target_"}
             if config._target_ in (COCOEvaluator, LabelMapEvaluator):
                 args.setdefault("output_dir", folder)
+            if config._target_ is SemSegEvaluator:
+                args.setdefault("sem_seg_loading_fn", read_label_map)
             evaluators.append(config._target_(**args))
         return evaluators
 
