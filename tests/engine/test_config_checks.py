@@ -55,6 +55,10 @@ def yaml():
         ),
         ("model.roi_heads.box_heads.0.fc_dims", None, [0]),
         ("train.seed", "SEED", True),
+        ("train.ema_decay", "SOLVER.EMA_DECAY", 1.0),
+        ("train.micro_batches", "SOLVER.MICRO_BATCHES", 0),
+        ("train.checkpointer.best_metric", "SOLVER.BEST_CHECKPOINT_METRIC", None),
+        ("train.wandb.project", "WANDB.PROJECT", 3),
     ],
 )
 def test_a_value_that_none_can_mean_is_refused_by_its_key_in_both_kinds(

@@ -70,6 +70,13 @@ class FittingCheckpointer(DetectionCheckpointer):
                 "Those from before are complete."
             ) from error
 
+    def save_weights(self, name: str, **extra: Any) -> None:
+        """Save the weights without the state of the training; `last_checkpoint` stays as it is."""
+        if self.save_dir and self.save_to_disk:
+            path = os.path.join(self.save_dir, f"{name}.pth")
+            with self.path_manager.open(path, "wb") as file:
+                torch.save({"model": self.model.state_dict(), **extra}, file)
+
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """See `Checkpointer.load`.
 

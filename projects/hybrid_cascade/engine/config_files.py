@@ -31,7 +31,8 @@ TRAIN_DEFAULTS = {
     "max_iter": 90000,
     "amp": {"enabled": False},
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
-    "checkpointer": {"period": 5000, "max_to_keep": 100},
+    # best_metric: of which the best weights are kept, such as "segm/AP".
+    "checkpointer": {"period": 5000, "max_to_keep": 100, "best_metric": ""},
     "eval_period": 5000,
     "log_period": 20,
     "device": "cuda",
@@ -58,6 +59,12 @@ TRAIN_DEFAULTS = {
     # Modules that are not trained, and the losses to train on ([]: all).
     "freeze": [],
     "losses": [],
+    # Decay of the moving average of the weights, which is evaluated and saved. 0: none.
+    "ema_decay": 0.0,
+    # Parts in which a batch goes through the model (gradient accumulation).
+    "micro_batches": 1,
+    # Where metrics go beside TensorBoard, "": nowhere; the name of the run.
+    "wandb": {"project": "", "name": ""},
     # With --eval-only: several views of each image, and further models: weights of the same config,
     # or lists of a config file, its weights and any overrides.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
