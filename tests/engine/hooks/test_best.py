@@ -71,6 +71,12 @@ def test_a_resumed_training_keeps_better_weights_of_before(tmp_path):
     assert best_of(tmp_path)[0] == 4
 
 
+def test_a_training_that_starts_anew_does_not_compare_with_another_one(tmp_path):
+    train(tmp_path, [9.0])
+    train(tmp_path, [1.0])
+    assert best_of(tmp_path)[1]["value"] == 1.0
+
+
 def test_a_metric_that_nothing_measures_is_an_error_that_names_the_others(tmp_path):
     with pytest.raises(ConfigError, match="'AP50'.*best_metric.*but segm/AP$"):
         train(tmp_path, [1.0, 2.0], metric="AP50")

@@ -52,10 +52,14 @@ def test_metrics_go_to_the_run_once_with_their_iterations(service, tmp_path):
     (tmp_path / "config.yaml").write_text("train: 1")
     writer = WandbWriter("plants", "first", str(tmp_path), window_size=1)
     assert not service.started  # a trainer that is only built starts no run
-    write(writer, 0, 1, 2, 3, 4)
+    write(writer, 0, 1, 2, 3, 4, 5)
     expected = {"project": "plants", "name": "first", "dir": str(tmp_path)}
     assert service.started == [{**expected, "id": None, "resume": "allow"}]
-    assert service.logged == [(1, {"loss": 11.0}), (3, {"loss": 13.0, "segm/AP": 42.0})]
+    assert service.logged == [
+        (1, {"loss": 11.0}),
+        (3, {"loss": 13.0, "segm/AP": 42.0}),
+        (5, {"loss": 15.0}),
+    ]
     assert service.saved == [str(tmp_path / "config.yaml")] and service.finished == 1
 
 
