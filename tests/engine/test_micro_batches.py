@@ -94,3 +94,8 @@ def test_a_loss_that_is_not_finite_in_any_part_stops_with_the_images_of_that_par
     with pytest.raises(NotFiniteError, match=f"{bad}.png") as caught:
         step(MicroBatchTrainer, 4, images=images, hooks=[CheckLosses()])
     assert sum(f"{i}.png" in str(caught.value) for i in range(8)) == 2
+
+
+def test_no_image_of_a_batch_that_has_no_equal_parts_is_left_out():
+    with pytest.raises(ValueError, match="batch of 8 images, which are no 3 equal parts"):
+        step(MicroBatchTrainer, 3)

@@ -16,6 +16,9 @@ class MicroBatchTrainer(SimpleTrainer):
 
     The loss is the mean of the parts' losses. The gradients of several processes are averaged with
     the last part.
+
+    Raises:
+        ValueError: by `run_step`, if a batch cannot be divided into equal parts.
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class MicroBatchTrainer(SimpleTrainer):
         """
         Args:
             model, data_loader, optimizer, kwargs: see `SimpleTrainer`, or `AMPTrainer`.
-            num_parts: parts of equal size; the number of images in a batch is a multiple of it.
+            num_parts: parts of equal size; the number of images in a batch has to be a multiple.
         """
         super().__init__(model, data_loader, optimizer, **kwargs)
         self.num_parts = num_parts
@@ -38,7 +41,12 @@ class MicroBatchTrainer(SimpleTrainer):
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        size = len(batch) // self.num_parts
+        size, rest = divmod(len(batch), self.num_parts)
+        if rest:
+            raise ValueError(
+                f"The data loader gives a batch of {len(batch)} images, which are no "
+                f"{self.num_parts} equal parts (train.micro_batches or SOLVER.MICRO_BATCHES)"
+            )
         *first, last = (batch[i * size : (i + 1) * size] for i in range(self.num_parts))
         self.optimizer.zero_grad()
         parallel = isinstance(self.model, DistributedDataParallel)
