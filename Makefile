@@ -3,20 +3,23 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP = $(PY) -m pip install --disable-pip-version-check -q
 
 .PHONY: install demo test lint format clean
 
 install: $(VENV)/.installed
 
-# sal-detectron2 is Detectron2's main branch, published with a compiled part for CPython 3.10. Its Python
-# files run on every version, so the wheel is unpacked as it is; nothing here needs the compiled part.
-$(VENV)/.installed: requirements.txt setup.py $(shell find projects/hybrid_cascade/layers/csrc -type f)
+# sal-detectron2 is Detectron2's main branch of April 2024, published with a compiled part for CPython 3.10.
+# Its Python files run on every version, so the wheel is unpacked as it is, if its hash is the known one;
+# nothing here needs the compiled part.
+$(VENV)/.installed: requirements.txt requirements-detectron2.txt constraints.txt setup.py \
+		$(shell find projects/hybrid_cascade/layers/csrc -type f)
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -q -r requirements.txt
-	$(PY) -m pip install --disable-pip-version-check -q --no-deps --upgrade --only-binary=:all: \
-		--python-version 3.10 --implementation cp --abi none --platform any \
-		--target "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" sal-detectron2==0.7.2
-	$(PY) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	$(PIP) -r requirements.txt -c constraints.txt
+	$(PIP) --no-deps --upgrade --only-binary=:all: --python-version 3.10 --implementation cp --abi none --platform any \
+		--target "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		--require-hashes -r requirements-detectron2.txt
+	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@
 
 demo: install

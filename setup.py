@@ -8,20 +8,41 @@ the CPU only. If that fails, the package is installed without them and uses plai
 With `FORCE_CUDA=1`, the installation fails if CUDA cannot be compiled.
 """
 
-import importlib.util
 import os
+import re
 import shutil
 import sys
 import warnings
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 FORCE_CUDA = os.environ.get("FORCE_CUDA") == "1"
 SOURCES = Path("projects/hybrid_cascade/layers/csrc")
 
-# Four packages provide cv2 and overwrite each other's files, so require one only if there is none.
-OPENCV = [] if importlib.util.find_spec("cv2") else ["opencv-python"]
+
+class BuildWithConfigs(build_py):
+    """Copy configs/ into the package: where there is no clone, `model_zoo` finds them there."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "hybrid_cascade", "configs")
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            shutil.copytree("configs", target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def read_version():
+    text = Path("projects/hybrid_cascade/version.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
+
+def read_description():
+    """Return README.md without pictures and links to files, which only the repository has."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
 
 
 def find_cuda_toolkit():
@@ -98,14 +119,31 @@ def get_extensions():
     return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildOrDoWithout}}
 
 
+extensions = get_extensions()
 setup(
     name="hybrid_cascade",
-    version="0.1.0",
+    version=read_version(),
     description="HTC, MNC, Cascade Mask R-CNN, SFPN and SSD for Detectron2",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    keywords="instance segmentation, object detection, detectron2, HTC, Cascade R-CNN, MNC",
     python_requires=">=3.10",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
+    package_data={"": ["*.html", "*.css", "*.js", "py.typed"]},
+    entry_points={"console_scripts": ["hybrid-cascade = hybrid_cascade.commands.main:main"]},
+    # The same whatever the building machine has. README.md says how to do with another OpenCV.
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -117,8 +155,17 @@ setup(
         "matplotlib",
         "numpy",
         "pillow",
-        *OPENCV,
+        "opencv-python",
+        "tqdm",
+        "setuptools<82",  # the last with pkg_resources, which Detectron2's model_zoo imports
     ],
-    extras_require={"sbd": ["scipy"]},
-    **get_extensions(),
+    extras_require={
+        "caffe": ["h5py"],  # MNC's published weights
+        "onnx": ["onnx", "onnxruntime"],
+        "sbd": ["scipy"],
+        "timm": ["timm"],
+        "wandb": ["wandb"],
+    },
+    cmdclass={"build_py": BuildWithConfigs, **extensions.pop("cmdclass", {})},
+    **extensions,
 )

@@ -15,12 +15,6 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         model_zoo.get_config("htc/htc_r50.py")
 
 
-def test_a_package_without_the_repository_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(model_zoo, "CONFIGS", tmp_path / "configs")
-    with pytest.raises(FileNotFoundError, match="Clone it"):
-        model_zoo.get_config(TOY)
-
-
 def test_trained_weights_that_nobody_published_are_an_error():
     with pytest.raises(RuntimeError, match="No trained weights are published"):
         model_zoo.get(TOY, trained=True)

@@ -15,6 +15,7 @@ from . import data, modeling  # noqa: F401
 from .config import add_hybrid_cascade_config
 from .moved_names import keep_old_names
 from .swap_heads import use_htc_heads, use_mnc_heads, use_semantic_branch, use_semantic_pyramid
+from .version import __version__
 
 keep_old_names()
 
@@ -29,6 +30,7 @@ def __getattr__(name: str):
 
 __all__ = [
     "Predictor",
+    "__version__",
     "add_hybrid_cascade_config",
     "use_htc_heads",
     "use_mnc_heads",

@@ -134,6 +134,16 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     # Modules that are not trained, such as "backbone"; losses to train on, such as "loss_rpn_*"
     cfg.SOLVER.FREEZE = []
     cfg.SOLVER.LOSSES = []  # []: all
+    # The metric, such as "segm/AP", of which the best weights are kept; "": none
+    cfg.SOLVER.BEST_CHECKPOINT_METRIC = ""
+    # Decay of the moving average of the weights, which is evaluated and saved; 0.0: none
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # Parts in which the images of a batch go through the model (gradient accumulation)
+    cfg.SOLVER.MICRO_BATCHES = 1
+    # Weights & Biases: where metrics go, too ("": nowhere), and the name of the run
+    cfg.WANDB = CfgNode()
+    cfg.WANDB.PROJECT = ""
+    cfg.WANDB.NAME = ""
 
     # With --eval-only: more models, which detect together with that of MODEL.WEIGHTS. Each is a
     # file of weights of this config, or a list of a config file, its weights and any overrides.

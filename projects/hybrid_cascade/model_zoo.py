@@ -1,45 +1,23 @@
 """The configs of this project by name, as `detectron2.model_zoo` has Detectron2's.
 
+They are found in a clone and in a wheel.
+
 from hybrid_cascade import model_zoo
 model = model_zoo.get("htc/htc_r50_fpn_1x.py")
 """
-
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
 
 from .engine import FittingCheckpointer, as_run_config, build_model, load_config
+from .engine.config_names import CONFIGS, get_config_file
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+__all__ = ["CONFIGS", "TRAINED", "get", "get_config", "get_config_file"]
 
 # Name of a config -> checkpoint that `trained=True` loads. No weights are published; name your own:
 # model_zoo.TRAINED["htc/htc_r50_fpn_1x.py"] = "htc_r50.pth"
 TRAINED: dict[str, str] = {}
-
-
-def get_config_file(config_path: str) -> str:
-    """Return the file of a config.
-
-    Args:
-        config_path: relative to configs/, e.g. "htc/htc_r50_fpn_1x.py".
-
-    Raises:
-        FileNotFoundError: if there is no such config; lists those that there are.
-    """
-    if not CONFIGS.is_dir():
-        raise FileNotFoundError(
-            f"There are no configs at {CONFIGS}: they are in the repository, not in the package. "
-            "Clone it and install it with pip install --no-build-isolation -e ."
-        )
-    if not (CONFIGS / config_path).is_file():
-        names = [
-            p.relative_to(CONFIGS) for p in CONFIGS.rglob("*.*") if p.suffix in (".py", ".yaml")
-        ]
-        known = sorted(str(p) for p in names if p.parts[0] != "common")
-        raise FileNotFoundError(f"No config {config_path!r}; there are: {', '.join(known)}")
-    return str(CONFIGS / config_path)
 
 
 def get_config(config_path: str, trained: bool = False) -> DictConfig | CfgNode:
@@ -60,7 +38,7 @@ def get_config(config_path: str, trained: bool = False) -> DictConfig | CfgNode:
     if config_path not in TRAINED:
         raise RuntimeError(
             f"No trained weights are published for {config_path!r}. Train it, or convert a file "
-            "with tools/convert_checkpoint.py, and name the result in "
+            "with tools/convert_checkpoint.py (`hybrid-cascade convert`), and name the result in "
             f"hybrid_cascade.model_zoo.TRAINED[{config_path!r}]."
         )
     return as_run_config(cfg).replaced(initial_weights=TRAINED[config_path]).cfg

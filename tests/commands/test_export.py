@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from hybrid_cascade.commands import export
+from hybrid_cascade.engine import find_config
 from hybrid_cascade.export import pool_with_torchvision
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ class FakeDetector(torch.nn.Module):
 def detector(monkeypatch):
     model = FakeDetector()
     fakes = {
-        "load_config": lambda path, opts: None,
+        "load_config": lambda path, opts: find_config(path),
         "build_model": lambda cfg: model,
         "load_weights": lambda model, path: None,
         "test_augmentations": lambda cfg: ([transforms.Resize((32, 64))], "RGB"),
@@ -114,7 +115,7 @@ def test_a_model_that_a_trace_does_not_describe_writes_no_file(tmp_path, run, de
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"config": "missing.py"}, "no such file: .*missing.py"),
+        ({"config": "missing.py"}, "no config file .*missing.py"),
         ({"weights": "missing.pth"}, "no such file: .*missing.pth"),
         ({"image": "missing.png"}, "no such file: .*missing.png"),
         ({"image": "model.pth"}, "model.pth. is neither an image nor a video"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_cascade import __version__
 from hybrid_cascade.commands.main import COMMANDS, main
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "tools").glob("*.py"))
@@ -34,6 +35,11 @@ def test_without_a_command_all_are_listed(call, capsys, arguments, code):
     output = capsys.readouterr()
     assert all(f"  {name} " in output.out for name in COMMANDS)
     assert ("no command 'detect'" in output.err) == (arguments == ("detect",))
+
+
+def test_the_version_is_that_of_the_package(call, capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"hybrid-cascade {__version__}\n"
 
 
 def test_evaluate_does_not_train(call, monkeypatch):

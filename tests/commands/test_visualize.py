@@ -8,6 +8,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from hybrid_cascade.commands import visualize
+from hybrid_cascade.engine import find_config
 
 
 class FakeDetector(torch.nn.Module):
@@ -31,7 +32,7 @@ class FakeDetector(torch.nn.Module):
 def detector(monkeypatch):
     model = FakeDetector()
     fakes = {
-        "load_config": lambda path, opts: model.__dict__.setdefault("opts", opts),
+        "load_config": lambda path, opts: find_config(path) and setattr(model, "opts", opts),
         "build_model": lambda cfg: model,
         "load_weights": lambda model, path: {},
         "test_dataset_names": lambda cfg: ["coco_2017_val"],
@@ -100,7 +101,7 @@ def test_detections_of_lower_scores_are_left_out(tmp_path, run, detector, option
         (["notes.txt"], {}, "no image that can be read: .*notes.txt"),
         (["empty"], {}, "no image that can be read: .*empty"),
         (["one.png", "empty/../one.png"], {}, "2 images would be written to one_cascade.png"),
-        (["one.png"], {"config": "missing.yaml"}, "no such file: .*missing.yaml"),
+        (["one.png"], {"config": "missing.yaml"}, "no config file .*missing.yaml"),
         (["one.png"], {"weights": "missing.pth"}, "no such file: .*missing.pth"),
         (["one.png"], {"more": ["--dataset", "no_such_set"]}, "no such dataset: no_such_set"),
     ],

@@ -55,6 +55,10 @@ def yaml():
         ),
         ("model.roi_heads.box_heads.0.fc_dims", None, [0]),
         ("train.seed", "SEED", True),
+        ("train.ema_decay", "SOLVER.EMA_DECAY", 1.0),
+        ("train.micro_batches", "SOLVER.MICRO_BATCHES", 0),
+        ("train.checkpointer.best_metric", "SOLVER.BEST_CHECKPOINT_METRIC", None),
+        ("train.wandb.project", "WANDB.PROJECT", 3),
     ],
 )
 def test_a_value_that_none_can_mean_is_refused_by_its_key_in_both_kinds(
@@ -111,6 +115,27 @@ def test_processes_have_to_share_a_batch_equally(toy):
     check_training(as_run_config(toy), 2)
     with pytest.raises(ConfigError, match="total_batch_size is 4.* multiple of the 3 processes"):
         check_training(as_run_config(toy), 3)
+
+
+def test_processes_have_to_share_a_batch_equally_in_its_parts(toy):
+    cfg = toy.copy()
+    cfg.train.micro_batches = 2
+    check_training(as_run_config(cfg), 2)
+    cfg.train.micro_batches = 4
+    message = r"is 4, .* the 2 processes that share it, times 4 \(train.micro_batches\)"
+    with pytest.raises(ConfigError, match=message):
+        check_training(as_run_config(cfg), 2)
+
+
+def test_statistics_of_trained_weights_are_not_measured_for_averaged_ones(yaml):
+    cfg = yaml.clone()
+    cfg.defrost()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("toy_scenes_train",)
+    cfg.TEST.PRECISE_BN.ENABLED = True
+    check_training(as_run_config(cfg), 1)
+    cfg.SOLVER.EMA_DECAY = 0.9
+    with pytest.raises(ConfigError, match="PRECISE_BN.*SOLVER.EMA_DECAY"):
+        check_training(as_run_config(cfg), 1)
 
 
 def test_a_part_that_can_not_be_built_is_named():

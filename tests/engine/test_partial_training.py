@@ -3,6 +3,7 @@
 import re
 import shlex
 import textwrap
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,13 @@ def test_only_the_selected_losses_have_gradients(patterns, selected):
     assert {name for name, loss in losses.items() if loss.requires_grad} == selected
     model.eval()
     assert all(loss.requires_grad for loss in model(x).values())
+
+
+def test_a_copy_of_the_model_detects_while_the_model_trains():
+    model = nn.Linear(2, 2)
+    select_losses(model, ["loss_a"])
+    copy = deepcopy(model).eval()
+    assert model.training and copy(torch.zeros(1, 2)).shape == (1, 2)
 
 
 def test_a_pattern_without_a_loss_is_an_error():

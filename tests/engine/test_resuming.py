@@ -11,6 +11,7 @@ from torch import nn
 from hybrid_cascade.data import register_toy_scenes
 from hybrid_cascade.engine import Trainer, load_config
 from hybrid_cascade.engine.hooks import DrawResults
+from hybrid_cascade.engine.micro_batches import MicroBatchTrainer
 from hybrid_cascade.model_zoo import get_config_file
 
 NAME = "mixed_scenes"
@@ -131,6 +132,66 @@ def test_images_of_both_orientations_resume_bit_for_bit(part, whole, workers):
     assert trainer.start_iter == 4
     assert_same(part / "model_final.pth", whole / "model_final.pth")
     assert trainer.sampler._waiting  # images that waited for others of their orientation
+
+
+def trained_weights(path):
+    return read(path)["trainer"]["hooks"]["AverageWeights"]["trained"]
+
+
+def test_averages_of_the_weights_resume_bit_for_bit(tmp_path, whole):
+    ema = "train.ema_decay=0.9"
+    run(tmp_path / "whole", ema, resume=False)
+    (tmp_path / "part").mkdir()
+    shutil.copy(tmp_path / "whole" / "model_0000003.pth", tmp_path / "part")
+    (tmp_path / "part" / "last_checkpoint").write_text("model_0000003.pth")
+    assert run(tmp_path / "part", ema).start_iter == 4
+    one, other = (tmp_path / folder / "model_final.pth" for folder in ("whole", "part"))
+    assert_same(one, other)
+    trained, again = trained_weights(one), trained_weights(other)
+    without = read(whole / "model_final.pth")["model"]
+    for key, value in trained.items():
+        assert torch.equal(value, again[key]) and torch.equal(value, without[key]), key
+    assert not torch.equal(read(one)["model"]["layer.weight"], trained["layer.weight"])
+
+
+def test_a_training_without_averages_resumes_with_them(part):
+    trainer = build(part, "train.ema_decay=0.9")
+    trainer.resume_or_load()
+    weights = read(part / "model_0000003.pth")["model"]
+    for model in (trainer.model, trainer.evaluated_model):
+        assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
+def test_averages_begin_with_the_weights_that_a_training_starts_from(tmp_path, whole):
+    weights = whole / "model_final.pth"
+    trainer = build(tmp_path, "train.ema_decay=0.9", f"train.init_checkpoint={weights}")
+    trainer.resume_or_load(resume=False)
+    expected = read(weights)["model"]["layer.weight"]
+    assert torch.equal(trainer.model.layer.weight, expected)
+    assert torch.equal(trainer.evaluated_model.layer.weight, expected)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_model_with_averaged_weights_is_the_one_that_is_evaluated(tmp_path, monkeypatch, decay):
+    trainer = build(tmp_path, f"train.ema_decay={decay}")
+    evaluated = []
+    monkeypatch.setattr(
+        "hybrid_cascade.engine.trainer.evaluate", lambda cfg, model, **_: evaluated.append(model)
+    )
+    Trainer.test(trainer, trainer.cfg, trainer.model)
+    assert evaluated == [trainer.evaluated_model]
+    assert (trainer.evaluated_model is trainer.model) == (decay == 0)
+
+
+def test_a_batch_in_parts_resumes_bit_for_bit(tmp_path):
+    parts = "train.micro_batches=2"
+    trainer = run(tmp_path / "whole", parts, resume=False)
+    assert isinstance(trainer._trainer, MicroBatchTrainer)
+    (tmp_path / "part").mkdir()
+    shutil.copy(tmp_path / "whole" / "model_0000003.pth", tmp_path / "part")
+    (tmp_path / "part" / "last_checkpoint").write_text("model_0000003.pth")
+    run(tmp_path / "part", parts)
+    assert_same(tmp_path / "part" / "model_final.pth", tmp_path / "whole" / "model_final.pth")
 
 
 @pytest.mark.parametrize("tag", ["", "of_another_run.pth", "../other/model_final.pth", "\1\xff"])

@@ -10,7 +10,7 @@ from detectron2.structures import BitMasks, PolygonMasks
 from detectron2.utils.env import seed_all_rng
 
 from hybrid_cascade.data import DatasetError, register_toy_scenes
-from hybrid_cascade.engine import LazyTrainer, Trainer, load_config
+from hybrid_cascade.engine import LazyTrainer, Trainer, build_model, load_config, load_weights
 from hybrid_cascade.engine import trainer as trainer_module
 
 ROOT = Path(__file__).parent.parent.parent
@@ -209,6 +209,22 @@ def test_a_yaml_config_trains_through_the_same_trainer(tmp_path):
     written = {p.name for p in (tmp_path / "out").iterdir()}
     expected = {"metrics.json", "results.json", "training_curves.png", "model_final.pth", "panels"}
     assert expected <= written
+
+
+def test_the_switches_of_a_yaml_config_work_together(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(YAML)
+    opts = ["OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.EMA_DECAY", "0.5"]
+    opts += ["SOLVER.MICRO_BATCHES", "2", "SOLVER.BEST_CHECKPOINT_METRIC", "bbox/AP"]
+    cfg = load_config(str(tmp_path / "tiny.yaml"), opts)
+    (tmp_path / "out").mkdir()
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(False)
+    trainer.train()
+    final, best = (weights(tmp_path / "out", f"model_{name}.pth") for name in ("final", "best"))
+    trained = trainer.model.state_dict()
+    assert all(torch.equal(best[key], value) for key, value in final.items())
+    assert not all(torch.equal(trained[key], value) for key, value in final.items())
+    load_weights(build_model(cfg), str(tmp_path / "out" / "model_best.pth"))
 
 
 @pytest.mark.parametrize("pastes", [False, True])

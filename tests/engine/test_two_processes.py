@@ -20,9 +20,11 @@ from hybrid_cascade.engine.hooks import (
     StoppedBySignal,
     StopSignals,
 )
+from hybrid_cascade.engine.micro_batches import MicroBatchTrainer
 
 from ..small_configs import load_toy
 from .hooks.test_finite import Line
+from .test_micro_batches import MeanOverImages, make_images
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -86,6 +88,25 @@ def check_losses() -> None:
         raise AssertionError("the losses of the other process passed")
 
 
+def check_micro_batches() -> None:
+    """Compare a step of two processes, each in two parts, with that of one process."""
+    images = make_images()
+    one, model = MeanOverImages(), MeanOverImages()
+    parallel = create_ddp_model(model, device_ids=None)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (one, model)]
+    share = images[comm.get_rank() * 4 :][:4]
+    for loop in (
+        SimpleTrainer(one, [images], optimizers[0]),
+        MicroBatchTrainer(parallel, [share], optimizers[1], 2),
+    ):
+        loop.iter = 0
+        with EventStorage() as loop.storage:
+            loop.run_step()
+    assert model.sizes == [2, 2]
+    for found, wanted in zip(model.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def check_signals() -> None:
     class Checkpointer:
         saved: list[str] = []
@@ -126,7 +147,7 @@ def test_two_processes_have_the_gradients_of_one_and_stop_together():
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agreed: losses signals htc_toy mnc_toy") == 2
+    assert done.stdout.count("agreed: losses signals micro_batches htc_toy mnc_toy") == 2
 
 
 if __name__ == "__main__":
@@ -134,7 +155,8 @@ if __name__ == "__main__":
     torch.distributed.init_process_group("gloo")
     check_losses()
     check_signals()
+    check_micro_batches()
     check_gradients("htc_toy")
     check_gradients("mnc_toy")
-    print("agreed: losses signals htc_toy mnc_toy", flush=True)
+    print("agreed: losses signals micro_batches htc_toy mnc_toy", flush=True)
     torch.distributed.destroy_process_group()

@@ -3,9 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyCall
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
+from hybrid_cascade.engine import as_run_config, load_config
 from hybrid_cascade.evaluation import LabelMapEvaluator
 
 NAME = "small_label_maps"
@@ -95,3 +98,15 @@ def test_outputs_of_another_model_are_an_error(dataset):
         evaluator.process(dataset[:1], [scores(FOUND[0], 4)])
     with pytest.raises(ValueError, match='no "sem_seg".*TEST.EVALUATE_SEM_SEG'):
         evaluator.process(dataset[:1], [{}])
+
+
+def test_the_evaluator_of_detectron2_in_a_lazy_config_can_read_label_maps_too(dataset):
+    """Its own reader raises a ValueError with NumPy 2."""
+    cfg = load_config("quick_start/mask_rcnn_toy.py")
+    cfg.dataloader.evaluator = LazyCall(SemSegEvaluator)(dataset_name=NAME)
+    [evaluator] = as_run_config(cfg).build_evaluators(NAME, "")
+    assert type(evaluator) is SemSegEvaluator
+    evaluator.reset()
+    for image, labels in zip(dataset, FOUND, strict=True):
+        evaluator.process([image], [scores(labels)])
+    assert evaluator.evaluate()["sem_seg"]["pACC"] == pytest.approx(100 * 12 / 13)

@@ -117,7 +117,7 @@ def test_a_yaml_config_predicts(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"config": "htc/nothing.py"}, FileNotFoundError, "No config 'htc/nothing.py'"),
+        ({"config": "htc/nothing.py"}, FileNotFoundError, "no config file 'htc/nothing.py'"),
         ({"weights": "nowhere.pth"}, FileNotFoundError, "nowhere.pth"),
         ({"weights": None}, ValueError, "No weights given"),
         ({"class_names": ["one"]}, ValueError, "1 class_names for a model of 5"),

@@ -1,8 +1,8 @@
 """Convert a checkpoint of MMDetection, Detectron2, torchvision or Caffe into one of ours.
 
-    tools/convert_checkpoint.py --from mmdet htc_r50_fpn_1x_coco.pth htc_r50.pth \\
-        --config-file configs/htc/htc_r50_fpn_1x.py
-    train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --eval-only \\
+    %(prog)s --from mmdet htc_r50_fpn_1x_coco.pth htc_r50.pth \\
+        --config-file htc/htc_r50_fpn_1x.py
+    hybrid-cascade evaluate --config-file htc/htc_r50_fpn_1x.py \\
         train.init_checkpoint=htc_r50.pth
 
 Tensors get new names and keep their values, with two exceptions: MNC's get our order of classes and
@@ -21,6 +21,7 @@ import torch
 
 from ..converters import SOURCES, convert, describe, find_source
 from ..engine import build_model, load_config
+from .arguments import CONFIG_HELP
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("input", metavar="IN", help="checkpoint to read")
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
-    parser.add_argument("--config-file", help="LazyConfig .py or CfgNode .yaml of the model")
+    parser.add_argument("--config-file", help=f"of the model: {CONFIG_HELP}")
     parser.add_argument(
         "--unsafe-load", action="store_true", help="let the file create any object, and so run code"
     )

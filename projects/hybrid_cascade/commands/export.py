@@ -1,6 +1,6 @@
 """Export a trained model as TorchScript, and compare the file with the model.
 
-    tools/export_model.py --config-file configs/htc/htc_r50_fpn_1x.py \\
+    %(prog)s --config-file htc/htc_r50_fpn_1x.py \\
         --weights output/model_final.pth --sample-image image.jpg --output htc.ts
 
 traces the model on the sample image, reloads the file, and compares what it detects with what the
@@ -20,6 +20,7 @@ from detectron2.export import dump_torchscript_IR
 from ..engine import build_model, load_config, load_weights, test_augmentations
 from ..export import check_traceable, detect, largest_differences, trace
 from ..predict import as_model_input, read_inputs
+from .arguments import CONFIG_HELP
 
 # Boxes in pixels, masks and scores as probabilities. Classes, numbers and sizes must be equal.
 TOLERANCES = {"pred_boxes": 1e-3, "pred_masks": 1e-5, "scores": 1e-5}
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="LazyConfig .py or CfgNode .yaml")
+    parser.add_argument("--config-file", required=True, help=CONFIG_HELP)
     parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
     parser.add_argument("--sample-image", required=True, help="an image in which there are objects")
     parser.add_argument("--output", required=True, type=Path, help="the file to write")
@@ -37,14 +38,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config, last")
     args = parser.parse_args(argv)
 
-    for path in (args.config_file, args.weights, args.sample_image):
+    for path in (args.weights, args.sample_image):
         if "://" not in path and not os.path.isfile(path):
             parser.error(f"no such file: {path}")
 
-    cfg = load_config(args.config_file, args.opts)
     try:
+        cfg = load_config(args.config_file, args.opts)
         sample = next(read_inputs(args.sample_image))
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     image = as_model_input(sample, *test_augmentations(cfg))["image"].float()
 

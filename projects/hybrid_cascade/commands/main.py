@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from ..version import __version__
+
 # Name -> module, arguments that it gets first, and a line for the list of all commands.
 COMMANDS = {
     "train": ("train", (), "train a model, and evaluate it"),
@@ -18,12 +20,16 @@ COMMANDS = {
 def main() -> int:
     """Run the command that the first argument names with the others; return its exit code."""
     name = sys.argv[1] if len(sys.argv) > 1 else None
+    if name == "--version":
+        print(f"hybrid-cascade {__version__}")
+        return 0
     if name not in COMMANDS:
         if name not in (None, "-h", "--help"):
             print(f"hybrid-cascade: no command {name!r}", file=sys.stderr)
         print("usage: hybrid-cascade COMMAND [--help] [arguments]\n")
         for command, (_, _, line) in COMMANDS.items():
             print(f"  {command:<12} {line}")
+        print("\nConfigs are files, or those of this project by name: htc/htc_r50_fpn_1x.py")
         return 0 if name in ("-h", "--help") else 2
     module, first_arguments, _ = COMMANDS[name]
     arguments = sys.argv[2:]

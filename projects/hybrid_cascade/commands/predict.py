@@ -1,6 +1,6 @@
 """Find the objects in images and videos, and write them in the formats of other tools.
 
-    tools/predict.py --config-file configs/quick_start/htc_toy.py \\
+    %(prog)s --config-file quick_start/htc_toy.py \\
         --weights output/quick_start/model_final.pth --input photos/ --output out/ \\
         --format coco-results drawings
 
@@ -9,7 +9,7 @@ a path in each line, and COCO's annotation files, whose images are then taken.
 
 For many images, several processes share the work:
 
-    torchrun --nproc_per_node 8 tools/predict.py ...
+    torchrun --nproc_per_node 8 -m hybrid_cascade predict ...
 
 Every process writes what it has found into --output as it goes. A run that was interrupted
 continues when the same command is given again. The files that are one for all images are written by
@@ -27,13 +27,14 @@ from pathlib import Path
 import torch
 
 from ..predict import Category, PredictionRun, Predictor, Result, list_items
+from .arguments import CONFIG_HELP
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="LazyConfig .py or CfgNode .yaml")
+    parser.add_argument("--config-file", required=True, help=CONFIG_HELP)
     parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
     parser.add_argument("--input", required=True, nargs="+", help="what to predict on, see above")
     parser.add_argument("--image-root", default="", help="of the paths in text and JSON files")

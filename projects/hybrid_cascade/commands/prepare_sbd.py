@@ -1,6 +1,6 @@
 """Convert SBD's instance masks of VOC's images to COCO JSON, registered as sbd_train and sbd_val.
 
-    tools/prepare_sbd.py datasets/sbd
+    %(prog)s datasets/sbd
 
 The folder is benchmark_RELEASE/dataset of SBD's archive, with train_noval.txt added; docs/sbd.md
 says where to get both. The tool writes annotations/sbd_train.json (5,623 images) and

@@ -1,10 +1,12 @@
 """Train and evaluate any config of this project or of Detectron2, LazyConfig (.py) or YAML.
 
-./train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --num-gpus 8
-./train_net.py --config-file X.py --eval-only train.init_checkpoint=model.pth
-./train_net.py --config-file X.yaml --eval-only MODEL.WEIGHTS model.pth
-./train_net.py --config-file X.py --resume
-torchrun --nproc_per_node 2 train_net.py --config-file X.py
+%(prog)s --config-file htc/htc_r50_fpn_1x.py --num-gpus 8
+%(prog)s --config-file X.py --resume
+%(prog)s --config-file X.py --eval-only train.init_checkpoint=model.pth
+%(prog)s --config-file X.yaml --eval-only MODEL.WEIGHTS model.pth
+torchrun --nproc_per_node 2 -m hybrid_cascade train --config-file X.py
+
+--config-file takes a file, or the name of a config of this project, as in the first line.
 """
 
 from detectron2.engine import default_setup
@@ -18,6 +20,7 @@ from ..engine import (
     build_model,
     draw_results,
     evaluate,
+    find_config,
     launch,
     load_config,
     load_weights,
@@ -34,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(args) -> None:
     log = {"distributed_rank": comm.get_rank(), "name": "hybrid_cascade"}
     setup_logger(**log)
+    args.config_file = find_config(args.config_file)  # default_setup reads the file, too
     cfg = load_config(args.config_file, args.opts)
     default_setup(cfg, args)
     setup_logger(output_dir(cfg), configure_stdout=False, **log)

@@ -1,6 +1,6 @@
 """Draw what each stage of a trained cascade finds, for any images.
 
-    tools/visualize_cascade.py --config-file configs/quick_start/htc_toy.py \\
+    %(prog)s --config-file quick_start/htc_toy.py \\
         --weights output/quick_start/model_final.pth --input photo.jpg folder/ --output panels/
 
 writes panels/<name>_cascade.png for each image. Exit code 2 stands for bad usage: no such file, or
@@ -27,6 +27,7 @@ from ..engine import (
 )
 from ..predict import InputImage, as_model_input, find_class_names
 from ..visualization import draw_cascade_panel
+from .arguments import CONFIG_HELP
 
 PROGRESS_FROM = 4  # images; with fewer, a progress line is not worth showing
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="LazyConfig .py or CfgNode .yaml")
+    parser.add_argument("--config-file", required=True, help=CONFIG_HELP)
     parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
     parser.add_argument("--input", required=True, nargs="+", type=Path, help="images and folders")
     parser.add_argument("--output", required=True, type=Path, help="folder for the panels")
@@ -51,17 +52,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config, last")
     args = parser.parse_args(argv)
 
-    for path in (args.config_file, args.weights):
-        if "://" not in path and not os.path.isfile(path):
-            parser.error(f"no such file: {path}")
+    if "://" not in args.weights and not os.path.isfile(args.weights):
+        parser.error(f"no such file: {args.weights}")
     if args.dataset and args.dataset not in MetadataCatalog.list():
         parser.error(f"no such dataset: {args.dataset}")
     try:
         paths = find_images(args.input)
-    except ValueError as error:
+        cfg = load_config(args.config_file, args.opts)
+    except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
 
-    cfg = load_config(args.config_file, args.opts)
     model = build_model(cfg)
     trained_with = load_weights(model, args.weights)
     model.eval()

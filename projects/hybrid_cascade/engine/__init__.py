@@ -3,6 +3,7 @@
 from .build import build_model
 from .checkpointer import FittingCheckpointer, load_weights
 from .config_files import load_config
+from .config_names import find_config
 from .evaluation import draw_results, evaluate
 from .inference_options import with_test_time_options
 from .launch import argument_parser, launch
@@ -29,6 +30,7 @@ __all__ = [
     "build_model",
     "draw_results",
     "evaluate",
+    "find_config",
     "launch",
     "load_config",
     "load_weights",

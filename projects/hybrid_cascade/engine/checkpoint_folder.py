@@ -11,6 +11,8 @@ from ..converters.weights_file import read_file
 
 logger = logging.getLogger(__name__)
 
+BEST = "model_best"  # the name of weights that nothing resumes from
+
 
 class WholeFiles:
     """A path manager that replaces a file only when the new one is complete.
@@ -76,7 +78,8 @@ def find_newest_whole(folder: str, parts: list[str]) -> str:
             return path
         problems.append(problem)
     newest, newest_iteration = "", -1
-    for name in find_checkpoints(folder):
+    names = [name for name in find_checkpoints(folder) if name != f"{BEST}.pth"]
+    for name in names:
         other = os.path.join(folder, name)
         if other == path:
             continue
@@ -87,7 +90,7 @@ def find_newest_whole(folder: str, parts: list[str]) -> str:
             newest, newest_iteration = other, iteration
     if newest:
         logger.warning("%s. Resuming from %s", "; ".join(problems), newest)
-    elif find_checkpoints(folder):
+    elif names:
         raise ValueError(
             f"No checkpoint in {folder!r} is whole: {'; '.join(problems)}. To start again, delete "
             "them or name another folder (train.output_dir or OUTPUT_DIR)."

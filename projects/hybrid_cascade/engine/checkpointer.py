@@ -73,15 +73,17 @@ class FittingCheckpointer(DetectionCheckpointer):
         with self._explain_failure(name):
             super().save(name, **{KEY: self.trained_with}, **kwargs)
 
-    def save_weights(self, name: str) -> None:
+    def save_weights(self, name: str, **extra: Any) -> None:
         """Save the weights without the state of the training, which is most of a checkpoint.
+
+        `last_checkpoint` stays as it is.
 
         Raises:
             OSError: see `save`.
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        content = {"model": self.model.state_dict(), KEY: self.trained_with}
+        content = {"model": self.model.state_dict(), KEY: self.trained_with, **extra}
         path = os.path.join(self.save_dir, f"{name}.pth")
         with self._explain_failure(name), self.path_manager.open(path, "wb") as file:
             torch.save(content, file)

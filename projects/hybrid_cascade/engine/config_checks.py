@@ -82,6 +82,10 @@ TABLE: list[tuple[str | None, str | None, Rule]] = [
     ("train.check_images", "DATALOADER.CHECK_IMAGES", one_of("headers", "decode")),
     ("train.data_faults", "DATALOADER.DATA_FAULTS", one_of("stop", "warn")),
     ("train.max_unreadable_images", "DATALOADER.MAX_UNREADABLE_IMAGES", whole(0)),
+    ("train.checkpointer.best_metric", "SOLVER.BEST_CHECKPOINT_METRIC", TEXT),
+    ("train.ema_decay", "SOLVER.EMA_DECAY", below_one()),
+    ("train.micro_batches", "SOLVER.MICRO_BATCHES", whole(1)),
+    ("train.wandb.{project,name}", "WANDB.{PROJECT,NAME}", TEXT),
     ("train.test_time.short_sides", "TEST.AUG.MIN_SIZES", list_of(whole(1))),
     ("train.test_time.max_size", None, one_or_list_of(whole(1))),
     (None, "TEST.AUG.MAX_SIZE", whole(1)),
@@ -272,11 +276,18 @@ def check_training(run_config: RunConfig, num_processes: int) -> None:
     solver = run_config.trainer_config().SOLVER
     # Detectron2 scales the batch from this number of processes to that of the run.
     shares = solver.REFERENCE_WORLD_SIZE or num_processes
-    if solver.IMS_PER_BATCH % shares:
+    parts = run_config.micro_batches
+    if solver.IMS_PER_BATCH % (shares * parts):
         raise ConfigError(
             f"{run_config.KEYS['batch_size']} is {solver.IMS_PER_BATCH}, but has to be a multiple "
             f"of the {shares} processes "
             + ("of SOLVER.REFERENCE_WORLD_SIZE" if solver.REFERENCE_WORLD_SIZE else "that share it")
+            + (f", times {parts} ({run_config.KEYS['micro_batches']})" if parts > 1 else "")
+        )
+    if run_config.ema_decay and run_config.trainer_config().TEST.PRECISE_BN.ENABLED:
+        raise ConfigError(
+            "TEST.PRECISE_BN.ENABLED measures statistics for the weights that are trained, but "
+            "SOLVER.EMA_DECAY evaluates their averages: switch one of them off"
         )
 
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import add_hybrid_cascade_config
 from .config_checks import check_values
+from .config_names import find_config
 from .run_config import ConfigError, UnknownKeyError, as_run_config
 
 # All keys of a LazyConfig's `train` section, and their values where a config leaves them out:
@@ -30,7 +31,8 @@ TRAIN_DEFAULTS = {
     "max_iter": 90000,
     "amp": {"enabled": False},
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
-    "checkpointer": {"period": 5000, "max_to_keep": 100},
+    # best_metric: of which the best weights are kept, such as "segm/AP".
+    "checkpointer": {"period": 5000, "max_to_keep": 100, "best_metric": ""},
     "eval_period": 5000,
     "log_period": 20,
     "device": "cuda",
@@ -57,6 +59,12 @@ TRAIN_DEFAULTS = {
     # Modules that are not trained, and the losses to train on ([]: all).
     "freeze": [],
     "losses": [],
+    # Decay of the moving average of the weights, which is evaluated and saved. 0: none.
+    "ema_decay": 0.0,
+    # Parts in which a batch goes through the model (gradient accumulation).
+    "micro_batches": 1,
+    # Where metrics go beside TensorBoard, "": nowhere; the name of the run.
+    "wandb": {"project": "", "name": ""},
     # With --eval-only: several views of each image, and further models: weights of the same config,
     # or lists of a config file, its weights and any overrides.
     "test_time": {"checkpoints": [], "short_sides": [], "max_size": 1333, "flip": False},
@@ -78,22 +86,19 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
 
     Args:
         config_file: a LazyConfig (.py) with `model`, `train`, `dataloader`, `optimizer` and
-            `lr_multiplier`, or a CfgNode (.yaml, .yml).
+            `lr_multiplier`, or a CfgNode (.yaml, .yml). If there is no such file, the config of
+            this project with that name, such as "htc/htc_r50_fpn_1x.py".
         opts: overrides as Detectron2 takes them: "model.roi_heads.num_classes=5" for a LazyConfig,
             "MODEL.ROI_HEADS.NUM_CLASSES", "5" for a CfgNode.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is neither such a file nor such a config.
         UnknownKeyError: for a key that does not exist, a KeyError; names it and the nearest ones.
         ConfigError: for a file that is no config, lacks a section or can't be read; for values
             that can't be meant, see `config_checks`; if model and data have different orders of
             the colour channels; for a module that can't be imported. A ValueError.
     """
-    if not os.path.isfile(config_file):
-        raise FileNotFoundError(
-            f"There is no config file {config_file!r} (--config-file, or of a further model in "
-            "train.test_time.checkpoints or TEST.CHECKPOINTS)"
-        )
+    config_file = find_config(config_file)
     if config_file.endswith((".yaml", ".yml")):
         cfg = _load_yaml(config_file, opts)
     elif config_file.endswith(".py"):

@@ -64,8 +64,8 @@ def select_losses(model: nn.Module, patterns: Sequence[str]) -> None:
             the model raises a ValueError if one of them fits no loss.
     """
 
-    def detach_others(_model: nn.Module, _inputs: Any, losses: Any) -> dict[str, Tensor] | None:
-        if not model.training:
+    def detach_others(model: nn.Module, _inputs: Any, losses: Any) -> dict[str, Tensor] | None:
+        if not model.training:  # the argument: a copy of the model has this hook, too
             return None
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in losses):

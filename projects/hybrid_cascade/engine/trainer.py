@@ -17,6 +17,7 @@ from detectron2.engine import (
     hooks,
 )
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
 from torch import nn
 
@@ -26,15 +27,19 @@ from .config_checks import check_training
 from .data_checks import check_annotation_files, check_test_data, check_train_data
 from .evaluation import check_evaluation, evaluate
 from .hooks import (
+    AverageWeights,
     CheckLosses,
     CheckWeights,
     DrawResults,
+    KeepBest,
     NotFiniteError,
     SeedEachIteration,
     StopOnSignal,
     StoppedBySignal,
     StopSignals,
+    WandbWriter,
 )
+from .micro_batches import MicroBatchAMPTrainer, MicroBatchTrainer
 from .partial_training import KeepFrozenStatistics, find_parts, freeze_parts, select_losses
 from .run_config import as_run_config
 from .sampler import ResumableTrainingSampler
@@ -82,15 +87,24 @@ class Trainer(DefaultTrainer):
         self.sampler = ResumableTrainingSampler(
             len(self.train_dataset), seed=cfg.SEED if cfg.SEED >= 0 else None
         )
+        options = self.run_config
+        self._averages = AverageWeights(model, options.ema_decay) if options.ema_decay else None
+        project, name = options.wandb
+        self._wandb = WandbWriter(project, name, cfg.OUTPUT_DIR) if project else None
         optimizer = self.build_optimizer(cfg, model)
         self._trainer = self._build_loop(model, self.build_train_loader(cfg), optimizer)
         self._skip_batches(0)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = FittingCheckpointer(
-            self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.evaluated_model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.checkpointer.trained_with = describe_training(model, cfg.DATASETS.TRAIN[0])
         self.register_hooks(self.build_hooks())
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """Return the model that is evaluated and saved: with averaged weights, if there are any."""
+        return self._averages.model if self._averages else self.model
 
     def build_model(self, cfg: CfgNode) -> nn.Module:
         model = build_model(self.run_config.cfg).train()
@@ -121,7 +135,13 @@ class Trainer(DefaultTrainer):
                 logger.warning("Mixed precision needs a GPU: training in float32")
                 amp = False
         model = create_ddp_model(model, **options)
+        if self.run_config.micro_batches > 1:
+            loop = MicroBatchAMPTrainer if amp else MicroBatchTrainer
+            return loop(model, data_loader, optimizer, self.run_config.micro_batches)
         return (AMPTrainer if amp else SimpleTrainer)(model, data_loader, optimizer)
+
+    def build_writers(self) -> list[EventWriter]:
+        return [*super().build_writers(), *([self._wandb] if self._wandb else [])]
 
     def build_hooks(self) -> list[hooks.HookBase]:
         default_hooks = super().build_hooks()
@@ -144,7 +164,11 @@ class Trainer(DefaultTrainer):
         # Weights are what they will be once PreciseBN, if there is any, has run.
         writer = hooks.PeriodicCheckpointer if comm.is_main_process() else hooks.EvalHook
         default_hooks.insert(kinds.index(writer), CheckWeights(period))
-        return [self._check_losses, *seeds, statistics, *default_hooks, DrawResults()]
+        averages = [self._averages] if self._averages else []
+        metric = self.run_config.best_metric
+        best = [KeepBest(self.cfg.TEST.EVAL_PERIOD, metric)] if metric else []
+        first = [self._check_losses, *seeds, statistics, *averages]
+        return [*first, *default_hooks, DrawResults(), *best]
 
     def train(self) -> dict | None:
         """See `DefaultTrainer.train`.
@@ -166,7 +190,7 @@ class Trainer(DefaultTrainer):
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:  # it was stopped, be it in its last iteration
-            left_out = (hooks.EvalHook, DrawResults)
+            left_out = (hooks.EvalHook, DrawResults, KeepBest)
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, left_out)]
         super().after_train()
         if self.iter >= self.max_iter:
@@ -174,6 +198,8 @@ class Trainer(DefaultTrainer):
 
     def test(self, cfg: CfgNode, model: nn.Module) -> dict:
         """See `evaluate`; the datasets are those of the user's config."""
+        if model is self.model:
+            model = self.evaluated_model
         try:
             with self._stop.signals.stop_at_once():
                 return evaluate(self.run_config.cfg, model, check_data=False)
@@ -200,7 +226,14 @@ class Trainer(DefaultTrainer):
                 logger.info("%s is of the last iteration: nothing is left to train", last)
         else:
             self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=False)
+            if self._averages:
+                self._averages.start()
         self._skip_batches(self.start_iter)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._averages:
+            self._averages.start()  # unless the state has weights and averages that differ
+        super().load_state_dict(state_dict)
 
     def _skip_batches(self, number: int) -> None:
         """Let the sampler start after the batches of some iterations."""

@@ -57,9 +57,8 @@ class LabelMapEvaluator(SemSegEvaluator):
         super().process(inputs, outputs)
 
     def _read(self, path: str, dtype: type = int) -> np.ndarray:
-        """Read a label map, (H, W), into an array of its own."""
-        with PathManager.open(path, "rb") as file:
-            labels = np.array(Image.open(file), dtype=dtype)
+        """Read a label map, (H, W), whose values have to be labels."""
+        labels = read_label_map(path, dtype)
         wrong = labels[(labels >= self._num_classes) & (labels != self._ignore_label)]
         if wrong.size:
             raise ValueError(
@@ -68,6 +67,15 @@ class LabelMapEvaluator(SemSegEvaluator):
                 f"many `stuff_classes`, or {self._ignore_label} to be ignored."
             )
         return labels
+
+
+def read_label_map(path: str, dtype: type = int) -> np.ndarray:
+    """Read a label map, (H, W), into an array of its own.
+
+    A `SemSegEvaluator` takes it as `sem_seg_loading_fn`; its own is a ValueError with NumPy 2.
+    """
+    with PathManager.open(path, "rb") as file:
+        return np.array(Image.open(file), dtype=dtype)
 
 
 def obstacle_to_miou(dataset_name: str) -> str | None:

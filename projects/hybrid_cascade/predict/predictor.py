@@ -25,7 +25,6 @@ from ..engine import (
     load_weights,
     with_test_time_options,
 )
-from ..model_zoo import get_config_file
 from ..visualization.class_colors import thing_name
 from .class_names import find_class_names
 from .inputs import InputImage, Source, as_model_input, read_inputs
@@ -72,8 +71,7 @@ class Predictor:
             ValueError: if the weights do not fit entirely, or names and classes differ in number.
         """
         if not isinstance(config, DictConfig | CfgNode):
-            path = os.fspath(config)
-            config = load_config(path if os.path.isfile(path) else get_config_file(path), overrides)
+            config = load_config(os.fspath(config), overrides)
         elif overrides:
             raise ValueError("overrides are for config files; change a loaded config itself")
         run_config = as_run_config(config)

@@ -23,7 +23,8 @@ class CheckLosses(HookBase):
     """Stop in all processes if the losses of one are not finite, before the optimizer's step.
 
     It is registered with a trainer, which starts and ends it, and with the loop of the trainer, as
-    that alone tells when gradients are there.
+    that alone tells when gradients are there. All parts of a batch count, if it goes through the
+    model in parts.
 
     Raises:
         NotFiniteError: by `after_backward`; names the iteration, losses and image files.
@@ -31,7 +32,8 @@ class CheckLosses(HookBase):
 
     def __init__(self) -> None:
         self._batch: list[dict] = []
-        self._losses: dict[str, Tensor] = {}
+        self._losses: Mapping[str, Tensor] = {}
+        self._parts: list[tuple[list[dict], Mapping[str, Tensor]]] = []  # of this iteration
         self._handles: list[Any] = []
 
     def before_train(self) -> None:
@@ -44,7 +46,10 @@ class CheckLosses(HookBase):
     def after_train(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._batch, self._losses = [], {}
+        self._batch, self._losses, self._parts = [], {}, []
+
+    def before_step(self) -> None:
+        self._parts.clear()
 
     def _note_batch(self, model: nn.Module, args: tuple) -> None:
         if model.training:
@@ -52,13 +57,18 @@ class CheckLosses(HookBase):
 
     def _note_losses(self, model: nn.Module, _args: tuple, losses: Any) -> None:
         if model.training:
-            self._losses = losses if isinstance(losses, Mapping) else {"total_loss": losses}
+            losses = losses if isinstance(losses, Mapping) else {"total_loss": losses}
+            self._losses = {name: loss.detach() for name, loss in losses.items()}
+            self._parts.append((self._batch, self._losses))
 
     def after_backward(self) -> None:
-        losses = [loss.detach().float() for loss in self._losses.values()]
         fault = None
-        if losses and not torch.stack(losses).isfinite().all():
+        values = [loss.float() for _, losses in self._parts for loss in losses.values()]
+        if values and not torch.stack(values).isfinite().all():
+            bad = (part for part in self._parts if not all(x.isfinite() for x in part[1].values()))
+            self._batch, self._losses = next(bad)
             fault = f"{self._list_losses()} ({self._list_images()})"
+        self._parts.clear()
         faults = [fault for fault in comm.all_gather(fault) if fault]
         if faults:
             raise NotFiniteError(

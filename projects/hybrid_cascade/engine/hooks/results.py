@@ -20,5 +20,5 @@ class DrawResults(HookBase):
         plot_training_curves(
             os.path.join(folder, "metrics.json"), os.path.join(folder, "training_curves.png")
         )
-        model = trainer.model
+        model = trainer.evaluated_model
         draw_results(trainer.run_config.cfg, getattr(model, "module", model))

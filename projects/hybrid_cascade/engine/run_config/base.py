@@ -137,6 +137,26 @@ class RunConfig(ABC):
         return list(self._value("losses"))
 
     @property
+    def best_metric(self) -> str:
+        """Return the metric of which the best weights are kept; "": none."""
+        return self._value("best_metric")
+
+    @property
+    def ema_decay(self) -> float:
+        """Return the decay of the moving average of the weights; 0: no average."""
+        return self._value("ema_decay")
+
+    @property
+    def micro_batches(self) -> int:
+        """Return in how many parts the images of a batch go through the model."""
+        return self._value("micro_batches")
+
+    @property
+    def wandb(self) -> tuple[str, str]:
+        """Return the project and the name of the run of Weights & Biases; "" each: none."""
+        return self._value("wandb_project"), self._value("wandb_name")
+
+    @property
     @abstractmethod
     def inference_options(self) -> InferenceOptions:
         """Return the views and further models of an evaluation outside of a training.

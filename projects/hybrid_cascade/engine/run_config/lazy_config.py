@@ -15,7 +15,7 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data.samplers import TrainingSampler
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, SemSegEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -23,6 +23,7 @@ from torch import nn
 
 from ...data import load_datasets
 from ...evaluation import FastCOCOEvaluator, LabelMapEvaluator
+from ...evaluation.label_maps import read_label_map
 from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
 from .errors import ConfigError, naming
 
@@ -42,6 +43,11 @@ class LazyRunConfig(RunConfig):
         "max_unreadable_images": "train.max_unreadable_images",
         "freeze": "train.freeze",
         "losses": "train.losses",
+        "best_metric": "train.checkpointer.best_metric",
+        "ema_decay": "train.ema_decay",
+        "micro_batches": "train.micro_batches",
+        "wandb_project": "train.wandb.project",
+        "wandb_name": "train.wandb.name",
         "batch_size": "dataloader.train.total_batch_size",
         "train_datasets": "dataloader.train.dataset.names",
         "test_datasets": "dataloader.test.dataset.names",
@@ -108,6 +114,8 @@ class LazyRunConfig(RunConfig):
             args = {k: instantiate(v) for k, v in config.items() if k != "_target_"}
             if config._target_ in (COCOEvaluator, FastCOCOEvaluator, LabelMapEvaluator):
                 args.setdefault("output_dir", folder)
+            if config._target_ is SemSegEvaluator:
+                args.setdefault("sem_seg_loading_fn", read_label_map)
             evaluators.append(config._target_(**args))
         return evaluators
 
