@@ -109,7 +109,7 @@ def check_coco_file(
     """
     path = MetadataCatalog.get(dataset_name).json_file
     where = f"Dataset '{dataset_name}': the annotation file '{path}'"
-    content = _read(path, where)
+    content = read_coco_file(path, where)
     report = Report(where)
     images = _check_images(content["images"], report)
     categories = _check_categories(content["categories"], report)
@@ -132,7 +132,16 @@ def check_coco_file(
     report.close(stop=stop)
 
 
-def _read(path: str, where: str) -> dict[str, list]:
+def read_coco_file(path: str, where: str) -> dict[str, list]:
+    """Return the lists of an annotation file in COCO's format; "annotations" may be missing.
+
+    Args:
+        path: the file.
+        where: the beginning of error messages.
+
+    Raises:
+        DatasetError: if the file is no JSON, or has no such lists.
+    """
     try:
         with PathManager.open(path) as file:
             content = json.load(file)
