@@ -19,21 +19,20 @@ BOXES = str(CONFIGS / "own_data" / "cascade_rcnn_r50_fpn.py")
 IDS = {1: 900, 2: 0, 3: 17, 4: 5, 5: 1_000_000}
 # From scratch, with few channels, on small images.
 TINY = [
-    'train.init_checkpoint=""',
+    "train.init_checkpoint=",
     "train.num_panels=1",
-    "train.log_period=1",
     "model.backbone.bottom_up.freeze_at=0",
-    "model.backbone.out_channels=16",
     "model.backbone.bottom_up.stem.norm=BN",
     "model.backbone.bottom_up.stages.norm=BN",
+    "model.backbone.out_channels=16",
     "model.proposal_generator.post_nms_topk=[20,10]",
     "model.roi_heads.batch_size_per_image=8",
     "model.roi_heads.box_heads.0.fc_dims=[16,16]",
     "dataloader.train.mapper.augmentations.0.short_edge_length=[64]",
-    "optimizer.lr=0.0001",
     "dataloader.test.mapper.augmentations.0.short_edge_length=64",
     "dataloader.train.num_workers=0",
     "dataloader.test.num_workers=0",
+    "optimizer.lr=0.0001",
 ]
 TINY_MASKS = ["model.roi_heads.mask_heads.0.conv_dims=[16,16]", "model.semantic_branch.conv_dim=16"]
 

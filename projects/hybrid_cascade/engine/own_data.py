@@ -151,30 +151,32 @@ def _rules(
 ) -> dict[str, Callable[[], Any]]:
     """Return what computes each value. Later ones depend on earlier ones."""
     train = summaries.get("train")
-    classes = (train or summaries.get("val"), "model.roi_heads.num_classes")
-    loader = "dataloader.train.total_batch_size"
+    has_run_lengths = train is not None and train.num_run_lengths > 0
+    num_classes = next((x.num_classes for x in summaries.values()), None)
+    workers = max(1, min(MOST_WORKERS, available_cores() // comm.get_local_size()))
 
-    def steps(part: float) -> int:
-        return max(1, math.ceil(part * _whole(cfg, "train.max_iter")))
+    def batch() -> int:
+        return _whole(cfg, "dataloader.train.total_batch_size")
 
-    rules = {
+    def steps() -> int:
+        return _whole(cfg, "train.max_iter")
+
+    return {
         "dataloader.train.dataset.names": lambda: data.train or AUTO,
         "dataloader.test.dataset.names": lambda: data.val or AUTO,
-        "model.roi_heads.num_classes": lambda: classes[0].num_classes,
-        "model.semantic_branch.num_classes": lambda: _whole(cfg, classes[1]) + 1,
+        "dataloader.train.num_workers": lambda: workers,
+        "dataloader.test.num_workers": lambda: workers,
         "dataloader.train.mapper.instance_mask_format": lambda: (
-            "bitmask" if train is not None and train.num_run_lengths else "polygon"
+            "bitmask" if has_run_lengths else "polygon"
         ),
-        loader: lambda: IMAGES_PER_PROCESS * comm.get_world_size(),
-        "train.max_iter": lambda: _max_iter(cfg, data, train, _whole(cfg, loader)),
-        "train.eval_period": lambda: steps(1 / NUM_EVALUATIONS),
-        "train.checkpointer.period": lambda: steps(1 / NUM_EVALUATIONS),
-        "optimizer.lr": lambda: LR * _whole(cfg, loader) / LR_BATCH,
-        "lr_multiplier.warmup_length": lambda: min(0.1, WARMUP / _whole(cfg, "train.max_iter")),
-    }
-    workers = max(1, min(MOST_WORKERS, available_cores() // comm.get_local_size()))
-    return rules | {
-        f"dataloader.{split}.num_workers": lambda: workers for split in ("train", "test")
+        "dataloader.train.total_batch_size": lambda: IMAGES_PER_PROCESS * comm.get_world_size(),
+        "model.roi_heads.num_classes": lambda: num_classes,
+        "model.semantic_branch.num_classes": lambda: _whole(cfg, "model.roi_heads.num_classes") + 1,
+        "train.max_iter": lambda: _max_iter(cfg, data, train, batch()),
+        "train.eval_period": lambda: math.ceil(steps() / NUM_EVALUATIONS),
+        "train.checkpointer.period": lambda: math.ceil(steps() / NUM_EVALUATIONS),
+        "optimizer.lr": lambda: LR * batch() / LR_BATCH,
+        "lr_multiplier.warmup_length": lambda: min(0.1, WARMUP / steps()),
     }
 
 
@@ -218,8 +220,8 @@ def _describe_missing(data: OwnData, config_file: str) -> str:
     return (
         f"{' and '.join(data.missing)} {'is' if len(data.missing) == 1 else 'are'} missing. Start "
         f"a training by ./train_net.py --config-file {config_file} data.train=train.json "
-        "data.train_images=FOLDER data.val=val.json data.val_images=FOLDER (an evaluation needs the "
-        "last two), or give model.roi_heads.num_classes to use trained weights without data."
+        "data.train_images=FOLDER data.val=val.json data.val_images=FOLDER (an evaluation needs "
+        "the last two), or give model.roi_heads.num_classes to use trained weights without data."
     )
 
 
