@@ -29,18 +29,33 @@ def check_same_classes(train_name: str, test_names: Sequence[str], *, stop: bool
             found = MetadataCatalog.get(name).get(key)
             if not expected or not found or len(expected) != len(found):
                 continue  # see `check_dataset` for other numbers
-            differing = [i for i, a in enumerate(expected) if a != found[i]]
-            if not differing:
-                continue
-            index = differing[0]
-            message = (
-                f"Dataset '{name}' has other `{key}` than '{train_name}', which is trained on: "
-                f"class {index} is '{found[index]}' there and '{expected[index]}' here. "
-            )
-            if sorted(expected) != sorted(found) or not stop:
-                logger.warning("%sA detection of one counts as the other.", message)
-                continue
-            raise DatasetError(
-                f"{message}Both have the same names in another order: give a category the same "
-                "`id` in both annotation files, as classes are numbered in the order of the ids."
-            )
+            message, is_error = compare_classes(train_name, expected, name, found, key)
+            if is_error and stop:
+                raise DatasetError(message)
+            if message:
+                logger.warning("%s", message)
+
+
+def compare_classes(
+    train_name: str, expected: Sequence[str], name: str, found: Sequence[str], key: str
+) -> tuple[str, bool]:
+    """Say where two datasets of as many classes have different names.
+
+    Returns:
+        The first difference, in words, "" if there is none; and whether it is a mistake for sure,
+        as all names are in both.
+    """
+    differing = [i for i, a in enumerate(expected) if a != found[i]]
+    if not differing:
+        return "", False
+    index = differing[0]
+    message = (
+        f"Dataset '{name}' has other `{key}` than '{train_name}', which is trained on: "
+        f"class {index} is '{found[index]}' there and '{expected[index]}' here. "
+    )
+    if sorted(expected) != sorted(found):
+        return message + "A detection of one counts as the other.", False
+    return (
+        f"{message}Both have the same names in another order: give a category the same `id` in "
+        "both annotation files, as classes are numbered in the order of the ids."
+    ), True

@@ -5,6 +5,7 @@ lengths, and COCO's evaluation reads values that Detectron2's dicts do not have,
 """
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
@@ -109,8 +110,22 @@ def check_coco_file(
     """
     path = MetadataCatalog.get(dataset_name).json_file
     where = f"Dataset '{dataset_name}': the annotation file '{path}'"
-    content = read_coco_file(path, where)
     report = Report(where)
+    examine_coco_file(read_coco_file(path, where), path, report, evaluation=evaluation, masks=masks)
+    report.close(stop=stop)
+
+
+def examine_coco_file(
+    content: dict[str, list], path: str, report: Report, *, evaluation: bool, masks: bool
+) -> None:
+    """Report the faults of what `read_coco_file` has returned.
+
+    Args:
+        content: the lists of the file.
+        path: that of the file.
+        report: gets the faults.
+        evaluation, masks: as for `check_coco_file`.
+    """
     images = _check_images(content["images"], report)
     categories = _check_categories(content["categories"], report)
     if "annotations" in content:
@@ -119,7 +134,7 @@ def check_coco_file(
         _check_ids(annotations, images, categories, report, path, evaluation)
         with tqdm(
             total=len(annotations),
-            desc=f"Checking {dataset_name}",
+            desc=f"Checking {os.path.basename(path)}",
             delay=3,
             leave=False,
             disable=not comm.is_main_process(),
@@ -129,7 +144,6 @@ def check_coco_file(
                 bar.update(len(part))
     if evaluation and not content.get("annotations"):
         report.add(NO_ANNOTATIONS, f"`annotations` of '{path}' is empty or missing")
-    report.close(stop=stop)
 
 
 def read_coco_file(path: str, where: str) -> dict[str, list]:

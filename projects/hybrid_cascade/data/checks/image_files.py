@@ -1,10 +1,11 @@
 """Check image files and label maps: their headers always, their pixels on request."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from struct import error as StructError
+from typing import TypeVar
 
 import numpy as np
 from detectron2.utils import comm
@@ -13,6 +14,8 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from .report import Kind, Level, Report
+
+Result = TypeVar("Result")
 
 # What Pillow raises for files that are missing, no images, truncated or corrupt.
 READ_ERRORS = (OSError, SyntaxError, EOFError, StructError, Image.DecompressionBombError)
@@ -77,7 +80,7 @@ def check_image_files(images: Sequence[dict], report: Report, *, decode: bool) -
                 opened.load()
         return found
 
-    for found in _in_threads(check, images, "images"):
+    for found in in_threads(check, images, "images"):
         for kind, example in found:
             report.add(kind, example)
 
@@ -100,14 +103,15 @@ def check_label_maps(
             found += _check_labels(image, opened, num_classes, ignore_value)
         return found
 
-    for found in _in_threads(check, images, "label maps"):
+    for found in in_threads(check, images, "label maps"):
         for kind, example in found:
             report.add(kind, example)
 
 
-def _in_threads(
-    check: Callable[[dict], list], images: Sequence[dict], what: str
-) -> Iterable[list[tuple[Kind, str]]]:
+def in_threads(
+    check: Callable[[dict], Result], images: Sequence[dict], what: str
+) -> Iterator[Result]:
+    """Yield what a function returns for each image, with a progress bar after some seconds."""
     with ThreadPoolExecutor(MOST_THREADS) as pool:
         yield from tqdm(
             pool.map(check, images),
