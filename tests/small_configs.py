@@ -29,6 +29,8 @@ def load_toy(name: str = "htc_toy") -> DictConfig:
     model.backbone.bottom_up.stem.norm = "FrozenBN"
     model.backbone.bottom_up.stages.norm = "FrozenBN"
     model.roi_heads.batch_size_per_image = 16
+    if "semantic_branch" in model:
+        model.stuff_labels = [5, 6, 7, 8]  # what `build_model` takes from the toy scenes' metadata
     return model
 
 
