@@ -27,9 +27,11 @@ from pathlib import Path
 import torch
 
 from ..predict import Category, PredictionRun, Predictor, Result, list_items
+from .quiet import leave_out_known_warnings
 
 
 def main(argv: list[str] | None = None) -> int:
+    leave_out_known_warnings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -24,6 +24,7 @@ from ..engine import (
     output_dir,
     with_test_time_options,
 )
+from .quiet import leave_out_known_warnings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args) -> None:
+    leave_out_known_warnings()  # here, as it is another process if there are several
     log = {"distributed_rank": comm.get_rank(), "name": "hybrid_cascade"}
     setup_logger(**log)
     cfg = load_config(args.config_file, args.opts)
