@@ -12,6 +12,7 @@ COMMANDS = {
     "check": ("check", (), "say what is wrong and what is odd in your data"),
     "convert": ("convert", (), "convert a checkpoint of another project"),
     "export": ("export", (), "write a model that runs without this package"),
+    "convert-data": ("convert_data", (), "convert annotations to COCO's format"),
     "prepare-sbd": ("prepare_sbd", (), "convert SBD's masks to COCO's format"),
 }
 

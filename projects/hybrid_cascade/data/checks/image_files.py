@@ -146,6 +146,16 @@ def _open(path: str) -> Iterator[Image.Image]:
             yield opened
 
 
+def read_size(path: str) -> tuple[int, int]:
+    """Return the (width, height) in pixels of an image file, as Detectron2 will load it.
+
+    Raises:
+        One of `READ_ERRORS`, or a ValueError, if it can't be read.
+    """
+    with _open(path) as opened:
+        return _size_as_loaded(opened, opened.size)
+
+
 def _size_as_loaded(opened: Image.Image, expected: tuple[int, int]) -> tuple[int, int]:
     """Return the image's (width, height) in pixels, as Detectron2 will load it."""
     width, height = opened.size
