@@ -20,7 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ..data import DatasetError, register_coco_json
-from ..data.checks.data_file import DataFile, compare, examine, find_copies
+from ..data.checks.data_file import DataFile, compare, examine, find_copies, find_unlisted_images
 from ..visualization import draw_contact_sheet
 
 
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     for split, file in files.items():
         options = {"evaluation": split == "val", "masks": has_masks, "decode": not args.fast}
         examine(file, **options)
+    find_unlisted_images(list(files.values()))
     contents = [{} for _ in files] if args.fast else find_copies(list(files.values()))
     if len(files) == 2:
         compare(*files.values(), *contents)

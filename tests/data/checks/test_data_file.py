@@ -54,8 +54,9 @@ def examined(file, *, evaluation=False, decode=True):
 def test_data_without_faults_and_oddities_give_an_empty_report(make):
     train, val = make("train"), make("val", seed=1)
     assert examined(train) == {} and examined(val, evaluation=True) == {}
+    d.find_unlisted_images([train, val])
     d.compare(train, val, *d.find_copies([train, val]))
-    assert val.report.counts == {}
+    assert train.report.counts == val.report.counts == {}
     assert train.classes == {3: "cup"} and train.objects == {3: 16} and train.images_of == {3: 4}
 
 
@@ -70,7 +71,19 @@ def test_faults_of_the_file_and_of_its_images_are_in_one_report(make):
     text = file.report.describe(file.report.errors)
     for part in ("boxes of negative width", "annotations of no category", "gone.png'"):
         assert part in text
-    assert file.report.counts[d.NOT_LISTED] == 1  # the image that has lost its record
+
+
+def test_images_that_no_file_lists_are_named_once(make):
+    train, val = make("train"), make("val", seed=1)
+    shared = d.DataFile(val.json_file, train.image_root, val.content, val.report)
+    shutil.copy(train.images()[0]["file_name"], f"{train.image_root}/more.JPG")
+    Path(train.image_root, "notes.txt").touch()
+    shared.content["images"] = []
+    train.content["images"].pop()
+    shared.content["images"].append({"file_name": "train_3.png"})
+    d.find_unlisted_images([train, shared])
+    assert train.report.counts == {d.NOT_LISTED: 1} and shared.report.counts == {}
+    assert "more.JPG" in train.report.examples[d.NOT_LISTED][0]
 
 
 def test_a_truncated_image_is_found_if_pixels_are_read(make):

@@ -16,6 +16,7 @@ from .training import has_mask
 TINY_SIDE = 4  # pixels
 FEW_EXAMPLES = 3
 UNBALANCED = 100
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 TINY = Kind(
     "tiny boxes",
@@ -50,7 +51,7 @@ SAME_CONTENT = Kind(
     Level.ODD,
 )
 NOT_LISTED = Kind(
-    "images in the folder that the file does not list",
+    "images in the folder that no file lists",
     "They are not used. Images without objects are listed, too, if they are to count.",
     Level.ODD,
 )
@@ -156,13 +157,6 @@ def examine(file: DataFile, *, evaluation: bool, masks: bool, decode: bool) -> N
     _find_odd_annotations(file)
     if not evaluation:
         _find_odd_classes(file)
-    listed = {os.path.realpath(x["file_name"]) for x in file.images()}
-    for folder, _, names in os.walk(file.image_root):
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            is_image = name.lower().endswith((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"))
-            if is_image and os.path.realpath(path) not in listed:
-                report.add(NOT_LISTED, f"'{path}'")
 
 
 def _find_odd_annotations(file: DataFile) -> None:
@@ -191,6 +185,21 @@ def _find_odd_classes(file: DataFile) -> None:
         if counts[frequent] > UNBALANCED * max(1, counts[rare]):
             numbers = f"{frequent} has {counts[frequent]} objects, {rare} has {counts[rare]}"
             file.report.add(SOME_CLASSES_ARE_RARE, numbers)
+
+
+def find_unlisted_images(files: list[DataFile]) -> None:
+    """Report images in the folders of some files that none of the files lists.
+
+    Of files that have a folder in common, the report of the first gets them.
+    """
+    seen = {os.path.realpath(image["file_name"]) for file in files for image in file.images()}
+    for file in files:
+        for folder, _, names in os.walk(file.image_root):
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                if name.lower().endswith(IMAGE_SUFFIXES) and os.path.realpath(path) not in seen:
+                    seen.add(os.path.realpath(path))
+                    file.report.add(NOT_LISTED, f"'{path}'")
 
 
 def find_copies(files: list[DataFile]) -> list[dict[str, list[str]]]:

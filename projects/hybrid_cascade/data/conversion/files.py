@@ -14,7 +14,6 @@ from ..checks.image_files import read_size
 from ..checks.numbers import is_number, short
 from .coco_writer import LabelledImage, Polygon
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MOST_LISTED = 10
 
 

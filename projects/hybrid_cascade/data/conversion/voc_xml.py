@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..checks import DatasetError
+from ..checks.data_file import IMAGE_SUFFIXES
 from ..checks.numbers import short
 from .coco_writer import LabelledImage, LabelledInstance
-from .files import IMAGE_SUFFIXES, check_size, find_files, find_image, read_each
+from .files import check_size, find_files, find_image, read_each
 
 
 def read_voc_xml(folder: Path, image_root: Path) -> Iterator[LabelledImage]:

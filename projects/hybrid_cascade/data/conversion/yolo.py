@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..checks import DatasetError
+from ..checks.data_file import IMAGE_SUFFIXES
 from ..checks.numbers import short
 from .coco_writer import LabelledImage, LabelledInstance
-from .files import IMAGE_SUFFIXES, box_around, find_files, find_image, read_each
+from .files import box_around, find_files, find_image, read_each
 
 TOLERANCE = 0.01  # by which a fraction may leave [0, 1]
 
