@@ -44,7 +44,7 @@ def draw_detections(image: np.ndarray, instances: Instances, metadata: Metadata)
 def draw_note(image: np.ndarray, text: str) -> np.ndarray:
     """Write a line of text onto an (H, W, 3) uint8 RGB image, at its top."""
     canvas = Visualizer(image)
-    canvas.draw_text(text, (image.shape[1] / 2, 4))
+    canvas.draw_text(text, (image.shape[1] / 2, 4), color="w")
     return render(canvas.output)
 
 

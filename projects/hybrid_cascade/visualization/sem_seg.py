@@ -85,6 +85,8 @@ def make_legend(sem_segs: list[np.ndarray], names: dict[int, str], metadata: Met
         name = names.get(label, f"label {label}")
         if label == ignored:
             legend[label] = ("ignored", (0.0, 0.0, 0.0))
+        elif name == "background":
+            legend[label] = (name, (0.4, 0.4, 0.4))
         elif name in things:
             legend[label] = (name, thing_color(things.index(name), metadata))
         elif label < len(colors):
