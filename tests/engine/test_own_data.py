@@ -8,7 +8,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hybrid_cascade.data import DatasetError, draw_toy_scenes
-from hybrid_cascade.engine import ConfigError, Trainer, load_config
+from hybrid_cascade.engine import ConfigError, Trainer, as_run_config, load_config
 from hybrid_cascade.engine import own_data as module
 from hybrid_cascade.engine.own_data import default_epochs
 
@@ -196,6 +196,13 @@ def test_an_evaluation_needs_no_data_to_train_on_and_a_training_does(write):
     assert cfg.model.roi_heads.num_classes == 5
     with pytest.raises(ConfigError, match="^data.train and data.train_images are missing"):
         Trainer(cfg)
+
+
+def test_the_names_of_the_classes_are_known_before_images_are_loaded(write):
+    cfg = load_config(HTC, write()[2:])
+    [name] = as_run_config(cfg).test_dataset_names
+    assert MetadataCatalog.get(name).thing_classes == ["buoy", "sail", "tent", "ball", "kite"]
+    assert len(DatasetCatalog.get(name)) == 3
 
 
 def test_without_data_the_number_of_classes_gives_the_model():

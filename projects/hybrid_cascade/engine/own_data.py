@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -143,7 +144,10 @@ def _summarize(split: str, json_file: str, images: str) -> CocoSummary:
         raise ConfigError(
             f"data.{split}_images is {images!r}, but '{json_file}' is in use with another folder"
         ) from error
-    return summarize_coco_json(json_file)
+    summary = summarize_coco_json(json_file)
+    # As Detectron2 does when it loads the images, which a prediction does not.
+    MetadataCatalog.get(json_file).thing_classes = summary.class_names
+    return summary
 
 
 def _rules(

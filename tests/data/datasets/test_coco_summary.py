@@ -19,15 +19,17 @@ def test_images_classes_and_kinds_of_masks_are_counted(tmp_path):
     ]
     content = {
         "images": [{"id": index} for index in range(5)],
-        "categories": [{"id": 7}, {"id": 0}],
+        "categories": [{"id": 7, "name": "fork"}, {"id": 0, "name": "cup"}],
         "annotations": annotations,
     }
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
-    assert summarize_coco_json(path) == CocoSummary(
+    summary = summarize_coco_json(path)
+    assert summary.num_classes == 2
+    assert summary == CocoSummary(
         num_images=5,
         num_labelled_images=2,
-        num_classes=2,
+        class_names=["cup", "fork"],
         num_instances=5,
         num_masks=2,
         num_run_lengths=1,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..checks import has_mask
 from ..checks.coco_file import read_coco_file
+from ..checks.numbers import is_id
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class CocoSummary:
     Attributes:
         num_images: all images.
         num_labelled_images: those with at least one instance.
-        num_classes: categories, with and without instances.
+        class_names: of all categories, in the order of their ids, as Detectron2 numbers them.
         num_instances: all instances.
         num_masks: those with a mask.
         num_run_lengths: those whose mask is run-length encoded.
@@ -22,10 +23,15 @@ class CocoSummary:
 
     num_images: int
     num_labelled_images: int
-    num_classes: int
+    class_names: list[str]
     num_instances: int
     num_masks: int
     num_run_lengths: int
+
+    @property
+    def num_classes(self) -> int:
+        """The number of categories, with and without instances."""
+        return len(self.class_names)
 
 
 def summarize_coco_json(json_file: str | os.PathLike) -> CocoSummary:
@@ -41,13 +47,15 @@ def summarize_coco_json(json_file: str | os.PathLike) -> CocoSummary:
         [record for record in content.get(key, ()) if isinstance(record, dict)]
         for key in ("images", "categories", "annotations")
     )
+    if all(is_id(category.get("id")) for category in categories):
+        categories.sort(key=lambda category: category["id"])
     instances = [x for x in annotations if not x.get("iscrowd", 0)]
     known = {str(image.get("id")) for image in images}
     masks = [x["segmentation"] for x in instances if "segmentation" in x and has_mask(x)]
     return CocoSummary(
         num_images=len(images),
         num_labelled_images=len(known & {str(x.get("image_id")) for x in instances}),
-        num_classes=len(categories),
+        class_names=[category.get("name") for category in categories],
         num_instances=len(instances),
         num_masks=len(masks),
         num_run_lengths=sum(isinstance(mask, dict) for mask in masks),
