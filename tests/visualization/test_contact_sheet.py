@@ -32,6 +32,8 @@ def test_images_of_any_size_fill_a_tile_each_with_their_annotations(tmp_path, mo
         rows_used, columns_used = np.nonzero((tile != 255).any(axis=2))
         assert abs(np.ptp(rows_used) + 1 - height) <= 1
         assert abs(np.ptp(columns_used) + 1 - width) <= 1
+        assert abs(rows_used.min() - (240 - height) // 2) <= 1
+        assert abs(columns_used.min() - (320 - width) // 2) <= 1
     assert [has_hue_of(tile, GREEN) for tile in tiles] == [True, True, False]
     titles = [title for row in found[0] for title, _ in row]
     assert all(len(t) <= 32 and t.startswith("…") for t in titles) and "wide.png" in titles[0]
