@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hybrid_cascade.commands.check import main
@@ -19,7 +18,6 @@ def scenes(tmp_path_factory):
 @pytest.fixture
 def options(scenes, tmp_path):
     """Return the options for both files, which are changed first."""
-    written = []
 
     def options(change=lambda content: None, splits=("train", "val")):
         found = []
@@ -28,14 +26,10 @@ def options(scenes, tmp_path):
             content = json.loads((scenes / f"annotations/instances_{split}.json").read_text())
             change(content)
             path.write_text(json.dumps(content))
-            written.append(str(path))
             found += [f"--{split}", str(path), f"--{split}-images", str(scenes / split)]
         return found
 
-    yield options
-    for name in set(written) & set(DatasetCatalog.list()):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return options
 
 
 def test_data_without_errors_give_a_table_what_is_odd_and_a_sheet(options, tmp_path, capsys):
@@ -61,6 +55,15 @@ def test_data_without_errors_give_a_table_what_is_odd_and_a_sheet(options, tmp_p
     assert "ERRORS: none" in text and "ODD\n" in text and "images without objects" in text
     pixels = np.asarray(Image.open(sheet))
     assert pixels.ndim == 3 and pixels.std() > 20
+
+
+def test_one_file_may_have_two_folders(options, scenes, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    arguments = options(splits=["train"])
+    again = ["--val", arguments[1], "--val-images", f"{scenes}/train/../train"]
+    assert main([*arguments, *again, "--contact-sheet", str(sheet)]) == 0
+    assert sheet.exists()
+    assert "images to evaluate on that are trained on, 8 times" in capsys.readouterr().out
 
 
 def test_errors_are_listed_together_and_give_the_exit_code_1(options, tmp_path, capsys):
@@ -115,6 +118,7 @@ def test_a_file_that_is_no_annotation_file_gives_the_exit_code_1(options, tmp_pa
         (lambda x: ["--train", "nowhere.json", *x[2:]], "--train: no such file: nowhere.json"),
         (lambda x: [*x, "--num-images", "0"], "--num-images 0"),
         (lambda x: [*x, "--contact-sheet", "nowhere/a.png"], "no such folder: nowhere"),
+        (lambda x: [*x, "--contact-sheet", "a.txt"], "PNG or JPEG file, not a.txt"),
     ],
 )
 def test_bad_usage_is_named(options, change, reason, capsys):

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
-from ..data import DatasetError, register_coco_json
+from ..data import DatasetError
 from ..data.checks.data_file import DataFile, compare, examine, find_copies, find_unlisted_images
 from ..visualization import draw_contact_sheet
 
@@ -45,8 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     paths = _given_paths(parser, args)
     if args.num_images < 1:
         parser.error(f"--num-images {args.num_images} must be at least 1")
-    if args.contact_sheet and not args.contact_sheet.parent.is_dir():
-        parser.error(f"--contact-sheet: no such folder: {args.contact_sheet.parent}")
+    sheet = args.contact_sheet
+    if sheet and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        parser.error(f"--contact-sheet is a PNG or JPEG file, not {sheet}")
+    if sheet and not sheet.parent.is_dir():
+        parser.error(f"--contact-sheet: no such folder: {sheet.parent}")
 
     try:
         files = {split: DataFile.read(*pair) for split, pair in paths.items()}
@@ -68,12 +72,12 @@ def main(argv: list[str] | None = None) -> int:
         lines = [report.describe(kinds) for report, kinds in found if kinds]
         print("\n".join([f"\n{title}", *lines]) if lines else f"\n{title}: none")
     has_errors = any(report.errors for report in reports)
-    if args.contact_sheet:
+    if sheet:
         if has_errors:
             print("\nThere is no contact sheet as long as there are errors.")
         else:
-            _draw_sheet(list(files.values()), args.contact_sheet, args.num_images)
-            print(f"\nContact sheet: {args.contact_sheet}")
+            _draw_sheet(list(files.values()), sheet, args.num_images)
+            print(f"\nContact sheet: {sheet}")
     return 1 if has_errors else 0
 
 
@@ -123,13 +127,13 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _draw_sheet(files: list[DataFile], path: Path, num_images: int) -> None:
-    chosen = []
+    chosen, metadata = [], []
     for file in files:
-        register_coco_json(file.json_file, file.json_file, file.image_root)
-        images = DatasetCatalog.get(file.json_file)
+        name = f"{file.json_file} in {file.image_root}"
+        images = load_coco_json(file.json_file, file.image_root, name)
+        metadata.append(MetadataCatalog.get(name))
         images = [x for x in images if x["annotations"]] or images
         # As many of each file, so that both are seen.
         number = min(len(images), max(1, num_images // len(files)))
         chosen += [images[i] for i in np.linspace(0, len(images) - 1, number).astype(int)]
-    metadata = MetadataCatalog.get(files[0].json_file)
-    Image.fromarray(draw_contact_sheet(chosen, metadata)).save(path)
+    Image.fromarray(draw_contact_sheet(chosen, metadata[0])).save(path)
