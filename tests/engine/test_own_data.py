@@ -3,14 +3,16 @@
 import json
 import math
 import os
+from dataclasses import fields
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import OmegaConf
 
 from hybrid_cascade.data import DatasetError, draw_toy_scenes
 from hybrid_cascade.engine import ConfigError, Trainer, as_run_config, load_config
 from hybrid_cascade.engine import own_data as module
-from hybrid_cascade.engine.own_data import default_epochs
+from hybrid_cascade.engine.own_data import OwnData, _rules, default_epochs
 
 from ..small_configs import CONFIGS
 
@@ -178,6 +180,14 @@ def test_values_that_depend_on_others_follow_those_of_the_command_line(write):
     assert load_config(HTC, [*write(), "model.roi_heads.num_classes=8"]).model == (
         load_config(HTC, ["model.roi_heads.num_classes=8"]).model
     )
+
+
+def test_all_keys_of_the_data_and_all_computed_values_are_documented():
+    text = (CONFIGS.parent / "docs" / "own_data.md").read_text()
+    keys = [f"data.{field.name}" for field in fields(OwnData)]
+    keys += _rules(OmegaConf.create(), OwnData(), {})
+    assert len(keys) > len(COMPUTED) and COMPUTED.keys() < set(keys)
+    assert [key for key in keys if key not in text] == []
 
 
 @pytest.mark.parametrize("given", [[], [0], [1], [0, 1], [2], [0, 1, 2], [0, 2, 3]])
