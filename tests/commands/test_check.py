@@ -61,9 +61,20 @@ def test_one_file_may_have_two_folders(options, scenes, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     arguments = options(splits=["train"])
     again = ["--val", arguments[1], "--val-images", f"{scenes}/train/../train"]
-    assert main([*arguments, *again, "--contact-sheet", str(sheet)]) == 0
+    for option in (["--contact-sheet", str(sheet)], ["--fast"]):
+        assert main([*arguments, *again, *option]) == 0
+        assert "images to evaluate on that are trained on, 8 times" in capsys.readouterr().out
     assert sheet.exists()
-    assert "images to evaluate on that are trained on, 8 times" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "a\0b.png", "a" * 5000])
+def test_names_that_no_file_can_have_are_errors(options, capsys, name):
+    def change(content):
+        content["images"][3]["file_name"] = name
+
+    for option in ([], ["--fast"]):
+        assert main([*options(change), *option]) == 1
+        assert "files" in capsys.readouterr().out.partition("ERRORS")[2].partition("ODD")[0]
 
 
 def test_errors_are_listed_together_and_give_the_exit_code_1(options, tmp_path, capsys):

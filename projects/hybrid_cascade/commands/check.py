@@ -21,7 +21,14 @@ from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from ..data import DatasetError
-from ..data.checks.data_file import DataFile, compare, examine, find_copies, find_unlisted_images
+from ..data.checks.data_file import (
+    DataFile,
+    compare,
+    examine,
+    find_copies,
+    find_unlisted_images,
+    paths_of,
+)
 from ..visualization import draw_contact_sheet
 
 
@@ -37,9 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--boxes", action="store_true", help="masks are not needed, whether there are some or not"
     )
-    parser.add_argument(
-        "--fast", action="store_true", help="read the headers of images only; look for no copies"
-    )
+    parser.add_argument("--fast", action="store_true", help="of images, read the headers only")
     parser.add_argument("--contact-sheet", metavar="PNG", type=Path, help="draw some images")
     parser.add_argument("--num-images", type=int, default=24, help="of the contact sheet")
     args = parser.parse_args(argv)
@@ -62,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         options = {"evaluation": split == "val", "masks": has_masks, "decode": not args.fast}
         examine(file, **options)
     find_unlisted_images(list(files.values()))
-    contents = [{} for _ in files] if args.fast else find_copies(list(files.values()))
+    contents = map(paths_of, files.values()) if args.fast else find_copies([*files.values()])
     if len(files) == 2:
         compare(*files.values(), *contents)
     print(_summary(files))
@@ -70,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     for title, name in (("ERRORS", "errors"), ("ODD", "oddities")):
         found = [(report, getattr(report, name)) for report in reports]
         lines = [report.describe(kinds) for report, kinds in found if kinds]
-        print("\n".join([f"\n{title}", *lines]) if lines else f"\n{title}: none")
+        text = "\n".join([f"\n{title}", *lines]) if lines else f"\n{title}: none"
+        # A name may have what no encoding has.
+        print(text.encode("utf-8", "backslashreplace").decode())
     has_errors = any(report.errors for report in reports)
     if sheet:
         if has_errors:

@@ -61,7 +61,7 @@ OVERLAP = Kind(
     Level.ODD,
 )
 SAME_NAME = Kind(
-    "image files of the same name, but other content, to train and to evaluate on",
+    "different image files of the same name to train and to evaluate on",
     "If they are versions of one image, remove them from one of the files.",
     Level.ODD,
 )
@@ -192,7 +192,7 @@ def find_unlisted_images(files: list[DataFile]) -> None:
 
     Of files that have a folder in common, the report of the first gets them.
     """
-    seen = {os.path.realpath(image["file_name"]) for file in files for image in file.images()}
+    seen = {path for file in files for path in paths_of(file)}
     for file in files:
         for folder, _, names in os.walk(file.image_root):
             for name in sorted(names):
@@ -200,6 +200,17 @@ def find_unlisted_images(files: list[DataFile]) -> None:
                 if name.lower().endswith(IMAGE_SUFFIXES) and os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
                     file.report.add(NOT_LISTED, f"'{path}'")
+
+
+def paths_of(file: DataFile) -> dict[str, list[str]]:
+    """Return what `find_copies` does, with the real path of each image in place of its content."""
+    paths = defaultdict(list)
+    for image in file.images():
+        try:
+            paths[os.path.realpath(image["file_name"])].append(image["file_name"])
+        except ValueError:  # no system has such a path
+            continue
+    return dict(paths)
 
 
 def find_copies(files: list[DataFile]) -> list[dict[str, list[str]]]:
@@ -216,7 +227,7 @@ def find_copies(files: list[DataFile]) -> list[dict[str, list[str]]]:
                 digest = blake2b(digest_size=16)
                 while part := file.read(1 << 20):
                     digest.update(part)
-        except READ_ERRORS:
+        except (*READ_ERRORS, ValueError):
             return path, None
         return path, digest.hexdigest()
 
@@ -245,7 +256,7 @@ def compare(
 
     Args:
         train, val: to train on, and to evaluate on. The report of `val` gets the faults.
-        train_contents, val_contents: what `find_copies` returned for them.
+        train_contents, val_contents: what `find_copies` or `paths_of` returned for them.
     """
     names = {os.path.basename(p): p for paths in train_contents.values() for p in paths}
     for content, paths in val_contents.items():
