@@ -99,7 +99,7 @@ def test_htc_trains_and_evaluates_on_files_alone(write, tmp_path):
 
 
 def test_the_twin_trains_on_boxes_alone(write, tmp_path):
-    train(BOXES, tmp_path / "out", *write(without_masks), "train.max_iter=1")
+    train(BOXES, tmp_path / "out", *write(without_masks), "train.max_iter=1", "train.num_panels=0")
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
 
 
