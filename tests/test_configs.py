@@ -18,7 +18,7 @@ from hybrid_cascade.engine.run_config import as_run_config
 from hybrid_cascade.layers.deform_conv import DeformBottleneckBlock
 from hybrid_cascade.modeling import MNCMaskHead, SemanticPyramid, SemanticRCNN
 
-from .small_configs import CONFIGS, load_small
+from .small_configs import CONFIGS, lazy_overrides, load_small
 from .test_swap_heads import check_it_runs
 
 MASK_HEADS = (MaskRCNNConvUpsampleHead, MNCMaskHead)
@@ -42,7 +42,7 @@ WITH_YAML = sorted(path[5:-5] for path in RUNNABLE if path.endswith(".yaml"))
 
 @pytest.mark.parametrize("path", RUNNABLE)
 def test_every_config_loads_and_builds_what_its_name_says(path):
-    cfg = load_config(str(CONFIGS / path))
+    cfg = load_config(str(CONFIGS / path), lazy_overrides(path))
     if path.endswith(".yaml"):
         return  # built below, beside its LazyConfig
     # Shapes without memory; transformers read the numbers of their stochastic depth.
@@ -169,9 +169,11 @@ def test_lazy_config_and_yaml_train_alike(path):
         ]
 
 
-@pytest.mark.parametrize("path", [p for p in RUNNABLE if p.startswith(("htc/", "quick_start/htc"))])
+@pytest.mark.parametrize(
+    "path", [p for p in RUNNABLE if p.startswith(("htc/", "quick_start/htc", "own_data/htc"))]
+)
 def test_configs_of_htc_train_as_published(path):
-    model = load_config(str(CONFIGS / path)).model
+    model = load_config(str(CONFIGS / path), lazy_overrides(path)).model
     heads, rpn = model.roi_heads, model.proposal_generator
     assert (heads.interleaved, heads.mask_information_flow, heads.resample_stages) == (True,) * 3
     # The images of the toy scenes are smaller than the largest anchors.

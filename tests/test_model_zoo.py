@@ -10,6 +10,13 @@ def test_configs_are_found_by_name():
     assert model_zoo.get_config("htc/htc_r50_fpn_1x.py").model.roi_heads.num_classes == 80
 
 
+def test_configs_take_overrides():
+    cfg = model_zoo.get_config(
+        "own_data/htc_r50_fpn.py", overrides=["model.roi_heads.num_classes=3"]
+    )
+    assert cfg.model.semantic_branch.num_classes == 4
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(FileNotFoundError, match="htc/htc_r50_fpn_1x.py"):
         model_zoo.get_config("htc/htc_r50.py")

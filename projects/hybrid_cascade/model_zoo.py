@@ -6,6 +6,8 @@ from hybrid_cascade import model_zoo
 model = model_zoo.get("htc/htc_r50_fpn_1x.py")
 """
 
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
@@ -20,19 +22,22 @@ __all__ = ["CONFIGS", "TRAINED", "get", "get_config", "get_config_file"]
 TRAINED: dict[str, str] = {}
 
 
-def get_config(config_path: str, trained: bool = False) -> DictConfig | CfgNode:
+def get_config(
+    config_path: str, trained: bool = False, overrides: Sequence[str] = ()
+) -> DictConfig | CfgNode:
     """Return the config of this name, a DictConfig for .py and a CfgNode for .yaml.
 
     Args:
         config_path: relative to configs/.
         trained: whether its initial weights are the trained ones (`TRAINED`) instead of those that
             its training starts from.
+        overrides: as on the command line of train_net.py. The configs in own_data/ need some.
 
     Raises:
         FileNotFoundError: if there is no such config.
         RuntimeError: with `trained`, if there are no weights for it.
     """
-    cfg = load_config(get_config_file(config_path))
+    cfg = load_config(get_config_file(config_path), overrides)
     if not trained:
         return cfg
     if config_path not in TRAINED:

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from hybrid_cascade.data import register_coco_json
 from hybrid_cascade.engine import build_model, load_config
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
@@ -64,3 +66,21 @@ def test_the_memory_format_changes_rounding_only(inputs):
         images = models[0].preprocess_image(inputs).tensor
         one, other = (m.semantic_branch(m.backbone(images), None)[0] for m in models)
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_panoptic_output_has_the_stuff_of_the_dataset_to_train_on_unless_told_otherwise(tmp_path):
+    register_coco_json("own stuff", "a.json", str(tmp_path), str(tmp_path), stuff_labels=[2, 6])
+    options = ["model.output_panoptic_seg=True", "dataloader.train.dataset.names=own stuff"]
+    toy = str(CONFIGS / "quick_start/htc_toy.py")
+    try:
+        assert build_model(load_config(toy, options)).stuff_labels == [2, 6]
+        options += ["model.stuff_labels=[7]"]
+        assert build_model(load_config(toy, options)).stuff_labels == [7]
+    finally:
+        DatasetCatalog.remove("own stuff")
+        MetadataCatalog.remove("own stuff")
+    assert build_model(load_config(toy, options[:1])).stuff_labels == [5, 6, 7, 8]
+    options[1] = "dataloader.train.dataset.names=sbd_train"
+    assert build_model(load_config(toy, options[1:2])).stuff_labels == []
+    with pytest.raises(ValueError, match="'sbd_train' does not say which labels"):
+        build_model(load_config(toy, options[:2]))

@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 from detectron2.structures import BoxMode
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import nn
 
+from hybrid_cascade.modeling import SemanticTargets
 from hybrid_cascade.visualization import cascade_panel, draw_cascade_panel
+from hybrid_cascade.visualization.instances import draw_note
 
 from .fake_cascade import BLUE, GREEN, RED, FakeCascade, has_hue_of, metadata, model_input
 
@@ -80,10 +83,22 @@ def test_annotations_are_scaled_from_the_original_size_to_the_tile(rows):
     assert has_hue_of(tile[:, -20:], RED)
 
 
-def test_scores_below_the_threshold_are_left_out(rows):
+def test_scores_below_the_threshold_are_left_out_and_the_tile_says_so(rows, monkeypatch):
+    notes = []
+    monkeypatch.setattr(
+        cascade_panel,
+        "draw_note",
+        lambda image, text: notes.append(text) or draw_note(image, text),
+    )
     draw_cascade_panel(FakeCascade(1), model_input(), metadata(), score_thresh=0.95)
     (tile,) = rows[0].values()
-    assert (tile == 128).all()
+    assert notes == ["no score of 0.95 or more; best: cup 0.9"]
+    middle = tile.shape[0] // 2
+    assert (tile[middle:] == 128).all() and (tile[:middle] != 128).any()
+    draw_cascade_panel(FakeCascade(1, stages_that_find=0), model_input(), metadata())
+    assert notes[1:] == ["nothing found"]
+    draw_cascade_panel(FakeCascade(1), model_input(), metadata())
+    assert len(notes) == 2
 
 
 def test_bgr_input_is_drawn_as_rgb(rows):
@@ -91,7 +106,60 @@ def test_bgr_input_is_drawn_as_rgb(rows):
     image["image"][0] = 200  # blue
     draw_cascade_panel(FakeCascade(1, stages_that_find=0), image, metadata())
     (tile,) = rows[0].values()
-    assert (tile == (0, 0, 200)).all()
+    assert (tile[tile.shape[0] // 2 :] == (0, 0, 200)).all()
+
+
+def painting_cascade(source):
+    model = FakeCascade(1, num_labels=4)
+    model.semantic_targets = SemanticTargets(num_classes=4, num_things=3, source=source)
+    return model
+
+
+@pytest.mark.parametrize("masks", ["polygon", "bitmask", "none", "some"])
+def test_painted_targets_are_drawn_as_the_model_learns_them(rows, masks):
+    left = {"bbox": [0, 0, 40, 60], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    right = {**left, "bbox": [40, 0, 80, 60], "category_id": 1}
+    if masks == "bitmask":
+        half = np.zeros((60, 80), np.uint8, order="F")
+        half[:30, :40] = 1
+        left["segmentation"] = coco_mask.encode(half)
+        right["segmentation"] = [[40, 0, 80, 0, 80, 30, 40, 30]]
+    elif masks != "none":
+        left["segmentation"] = [[0, 0, 40, 0, 40, 30, 0, 30]]
+        right["segmentation"] = [[40, 0, 80, 0, 80, 30, 40, 30]] if masks == "polygon" else []
+    crowd = {**left, "bbox": [0, 50, 80, 60], "iscrowd": 1, "category_id": 2}
+    truth = {"annotations": [left, right, crowd]}
+    draw_cascade_panel(painting_cascade("instances"), model_input(), metadata(), ground_truth=truth)
+    tile = rows[1]["semantic targets (painted)"]
+    h, w = (side // 2 for side in tile.shape[:2])
+    quarters = {"left": tile[: h - 5, : w - 5], "right": tile[: h - 5, w + 5 :]}
+    below = {"left": tile[h + 5 :, : w - 5], "right": tile[h + 5 :, w + 5 :]}
+    assert has_hue_of(quarters["left"], RED)
+    assert has_hue_of(quarters["right"], GREEN) == (masks != "some")
+    assert has_hue_of(below["left"], RED) == (masks == "none")
+    assert has_hue_of(below["right"], GREEN) == (masks == "none")
+    expected = {"cup", "fork", "background"} - ({"fork"} if masks == "some" else set())
+    expected |= {"ignored"} if masks == "some" else set()
+    assert set(rows[2]) == expected
+    assert "semantic ground truth" not in rows[1]
+
+
+def test_targets_are_painted_only_where_the_model_reads_no_label_map(rows, tmp_path):
+    Image.fromarray(np.full((60, 80), 1, np.uint8)).save(tmp_path / "map.png")
+    truth = {"annotations": [], "sem_seg_file_name": str(tmp_path / "map.png")}
+    for source, expected in (
+        ("auto", "semantic ground truth"),
+        ("sem_seg", "semantic ground truth"),
+        ("instances", "semantic targets (painted)"),
+    ):
+        rows.clear()
+        draw_cascade_panel(painting_cascade(source), model_input(), metadata(), ground_truth=truth)
+        assert list(rows[1]) == ["semantic prediction", expected]
+    rows.clear()
+    draw_cascade_panel(
+        painting_cascade("auto"), model_input(), metadata(), ground_truth={"annotations": []}
+    )
+    assert list(rows[1]) == ["semantic prediction", "semantic targets (painted)"]
 
 
 @pytest.mark.parametrize("size", [(160, 160), (1200, 1600), (1000, 90)])

@@ -3,8 +3,6 @@
 from detectron2.layers import ShapeSpec
 from omegaconf import DictConfig
 
-from hybrid_cascade.data import stuff_labels_of
-
 NUM_THINGS, NUM_SEMANTIC_CLASSES, CHANNELS, FC_DIM = 5, 9, 64, 256
 
 
@@ -44,5 +42,5 @@ def make_toy(model: DictConfig) -> None:
         model.semantic_branch.num_classes = NUM_SEMANTIC_CLASSES
         model.semantic_branch.conv_dim = CHANNELS
         model.semantic_branch.num_convs = 2
-        model.stuff_labels = stuff_labels_of("toy_scenes_train")
+        model.stuff_labels = []  # for panoptic output: those of the dataset to train on
         model.combine_stuff_area_thresh = 64

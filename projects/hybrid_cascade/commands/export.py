@@ -21,12 +21,14 @@ from ..engine import build_model, load_config, load_weights, test_augmentations
 from ..export import check_traceable, detect, largest_differences, trace
 from ..predict import as_model_input, read_inputs
 from .arguments import CONFIG_HELP
+from .quiet import leave_out_known_warnings
 
 # Boxes in pixels, masks and scores as probabilities. Classes, numbers and sizes must be equal.
 TOLERANCES = {"pred_boxes": 1e-3, "pred_masks": 1e-5, "scores": 1e-5}
 
 
 def main(argv: list[str] | None = None) -> int:
+    leave_out_known_warnings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -11,8 +11,10 @@ COMMANDS = {
     "evaluate": ("train", ("--eval-only",), "evaluate the weights of a model"),
     "predict": ("predict", (), "find the objects in images and videos"),
     "visualize": ("visualize", (), "draw what each stage of a cascade finds"),
+    "check": ("check", (), "say what is wrong and what is odd in your data"),
     "convert": ("convert", (), "convert a checkpoint of another project"),
     "export": ("export", (), "write a model that runs without this package"),
+    "convert-data": ("convert_data", (), "convert annotations to COCO's format"),
     "prepare-sbd": ("prepare_sbd", (), "convert SBD's masks to COCO's format"),
 }
 

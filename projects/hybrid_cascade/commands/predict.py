@@ -28,9 +28,11 @@ import torch
 
 from ..predict import Category, PredictionRun, Predictor, Result, list_items
 from .arguments import CONFIG_HELP
+from .quiet import leave_out_known_warnings
 
 
 def main(argv: list[str] | None = None) -> int:
+    leave_out_known_warnings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

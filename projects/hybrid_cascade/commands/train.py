@@ -27,6 +27,7 @@ from ..engine import (
     output_dir,
     with_test_time_options,
 )
+from .quiet import leave_out_known_warnings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args) -> None:
+    leave_out_known_warnings()  # here, as it is another process if there are several
     log = {"distributed_rank": comm.get_rank(), "name": "hybrid_cascade"}
     setup_logger(**log)
     args.config_file = find_config(args.config_file)  # default_setup reads the file, too

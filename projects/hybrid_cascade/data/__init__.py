@@ -17,6 +17,7 @@ from .datasets import (
     register_sbd,
     register_voc_without_sbd,
     stuff_labels_of,
+    summarize_coco_json,
 )
 from .mappers import (
     BoxAwareMapper,
@@ -47,6 +48,7 @@ __all__ = [
     "register_toy_scenes",
     "register_voc_without_sbd",
     "stuff_labels_of",
+    "summarize_coco_json",
 ]
 
 _root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))

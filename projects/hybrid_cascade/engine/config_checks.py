@@ -32,6 +32,7 @@ from .config_rules import (
     values_of_dict,
     whole,
 )
+from .own_data import check_names_are_given
 from .run_config import ConfigError, RunConfig
 
 _POSITIVE, _NOT_NEGATIVE = above(0), number(0)
@@ -268,6 +269,7 @@ def check_training(run_config: RunConfig, num_processes: int) -> None:
     """
     check_values(run_config.cfg)
     key, names = run_config.train_datasets
+    check_names_are_given(run_config.cfg, names)
     if not names:
         raise ConfigError(f"{key} is empty: name a dataset to train on")
     for name in names:
@@ -293,6 +295,7 @@ def check_training(run_config: RunConfig, num_processes: int) -> None:
 
 def check_test_datasets(run_config: RunConfig) -> None:
     """Raise a ConfigError if a dataset to evaluate on is not registered."""
+    check_names_are_given(run_config.cfg, run_config.test_dataset_names)
     for name in run_config.test_dataset_names:
         _check_is_registered(name, run_config.KEYS["test_datasets"])
 

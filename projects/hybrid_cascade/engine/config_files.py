@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ..config import add_hybrid_cascade_config
 from .config_checks import check_values
 from .config_names import find_config
+from .own_data import fit_to_own_data
 from .run_config import ConfigError, UnknownKeyError, as_run_config
 
 # All keys of a LazyConfig's `train` section, and their values where a config leaves them out:
@@ -96,7 +97,9 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig | CfgN
         UnknownKeyError: for a key that does not exist, a KeyError; names it and the nearest ones.
         ConfigError: for a file that is no config, lacks a section or can't be read; for values
             that can't be meant, see `config_checks`; if model and data have different orders of
-            the colour channels; for a module that can't be imported. A ValueError.
+            the colour channels; for a module that can't be imported; see `fit_to_own_data`. A
+            ValueError.
+        DatasetError: see `fit_to_own_data`. A ValueError.
     """
     config_file = find_config(config_file)
     if config_file.endswith((".yaml", ".yml")):
@@ -165,6 +168,7 @@ def _load_lazy(config_file: str, opts: Sequence[str]) -> DictConfig:
         if isinstance(section, str | int | float | ListConfig):
             raise ConfigError(f"{key} is {section!r}, but has to be a section")
     _check_keys("train", cfg.train, TRAIN_DEFAULTS)
+    fit_to_own_data(cfg, config_file)
     _check_image_formats(cfg)
     if isinstance(cfg.train.device, str):
         cfg.train.device = _usable_device(cfg.train.device)

@@ -41,6 +41,13 @@ def draw_detections(image: np.ndarray, instances: Instances, metadata: Metadata)
     return render(canvas.output)
 
 
+def draw_note(image: np.ndarray, text: str) -> np.ndarray:
+    """Write a line of text onto an (H, W, 3) uint8 RGB image, at its top."""
+    canvas = Visualizer(image)
+    canvas.draw_text(text, (image.shape[1] / 2, 4), color="w")
+    return render(canvas.output)
+
+
 def draw_annotations(
     image: np.ndarray, dataset_dict: dict, resize: transforms.Transform, metadata: Metadata
 ) -> np.ndarray:

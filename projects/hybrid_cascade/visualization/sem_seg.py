@@ -3,11 +3,17 @@
 Shapes: (H, W) the size of the image as drawn.
 """
 
+from copy import deepcopy
+
 import cv2
 import numpy as np
-from detectron2.data import Metadata
+import torch
+from detectron2.data import Metadata, transforms
+from detectron2.data.detection_utils import annotations_to_instances, transform_instance_annotations
 from torch import nn
 
+from ..data.checks import has_mask
+from ..data.mappers.partial_masks import with_box_as_mask
 from .class_colors import Color, palette, thing_color, thing_name
 
 Legend = dict[int, tuple[str, Color]]  # label -> name and colour
@@ -28,6 +34,41 @@ def semantic_names(model: nn.Module, metadata: Metadata) -> dict[int, str]:
     return names
 
 
+def paint_targets(
+    model: nn.Module, dataset_dict: dict, resize: transforms.Transform, size: tuple[int, int]
+) -> np.ndarray | None:
+    """Paint the label map that a model would learn from the instances of an image.
+
+    Args:
+        model: any.
+        dataset_dict: in Detectron2's format, in the original size.
+        resize: maps the size of the annotations to `size`.
+        size: (H, W).
+
+    Returns:
+        (H, W) int64 labels; None if the model learns from no maps, or from those of the dataset.
+    """
+    targets = getattr(model, "semantic_targets", None)
+    has_map = "sem_seg_file_name" in dataset_dict
+    if targets is None or targets.source == "sem_seg" or (targets.source == "auto" and has_map):
+        return None
+    annotations = [x for x in dataset_dict.get("annotations", ()) if not x.get("iscrowd", 0)]
+    masked = [has_mask(x) for x in annotations]
+    if any(masked):
+        # The box stands in for a missing mask, and is ignored.
+        annotations = [
+            x if is_masked else {**with_box_as_mask(x), "category_id": x["category_id"]}
+            for x, is_masked in zip(annotations, masked, strict=True)
+        ]
+    else:
+        annotations = [{k: v for k, v in x.items() if k != "segmentation"} for x in annotations]
+    annotations = [transform_instance_annotations(deepcopy(x), resize, size) for x in annotations]
+    instances = annotations_to_instances(annotations, size, mask_format="bitmask")
+    if any(masked):
+        instances.gt_has_mask = torch.tensor(masked)
+    return targets.paint(instances).numpy()
+
+
 def make_legend(sem_segs: list[np.ndarray], names: dict[int, str], metadata: Metadata) -> Legend:
     """Choose a name and a colour for each label in some (H, W) label maps, most frequent first.
 
@@ -44,6 +85,8 @@ def make_legend(sem_segs: list[np.ndarray], names: dict[int, str], metadata: Met
         name = names.get(label, f"label {label}")
         if label == ignored:
             legend[label] = ("ignored", (0.0, 0.0, 0.0))
+        elif name == "background":
+            legend[label] = (name, (0.4, 0.4, 0.4))
         elif name in things:
             legend[label] = (name, thing_color(things.index(name), metadata))
         elif label < len(colors):

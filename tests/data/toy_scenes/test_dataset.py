@@ -35,10 +35,12 @@ def test_a_seed_gives_the_same_bytes_again_and_another_seed_other_scenes(tmp_pat
     assert first["train/000001.png"] != first["val/000001.png"]
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_each_split_starts_with_an_empty_image_and_a_crowd(drawn, split):
+@pytest.mark.parametrize("split, empty", [("train", 1), ("val", 3)])
+def test_the_first_images_of_a_split_have_one_without_objects_and_one_with_a_crowd(
+    drawn, split, empty
+):
     coco = drawn.annotations(split)
-    assert coco.getAnnIds(imgIds=1) == []
+    assert [i for i in (1, 2, 3) if not coco.getAnnIds(imgIds=i)] == [empty]
     crowds = coco.loadAnns(coco.getAnnIds(imgIds=2, iscrowd=True))
     assert len(crowds) == 1
     assert isinstance(crowds[0]["segmentation"]["counts"], list)

@@ -5,6 +5,7 @@ lengths, and COCO's evaluation reads values that Detectron2's dicts do not have,
 """
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
@@ -108,24 +109,46 @@ def check_coco_file(
     """
     path = MetadataCatalog.get(dataset_name).json_file
     where = f"Dataset '{dataset_name}': the annotation file '{path}'"
-    content = _read(path, where)
     report = Report(where)
+    examine_coco_file(read_coco_file(path, where), path, report, evaluation=evaluation, masks=masks)
+    report.close(stop=stop)
+
+
+def examine_coco_file(
+    content: dict[str, list], path: str, report: Report, *, evaluation: bool, masks: bool
+) -> None:
+    """Report the faults of what `read_coco_file` has returned.
+
+    Args:
+        content: the lists of the file.
+        path: that of the file.
+        report: gets the faults.
+        evaluation, masks: as for `check_coco_file`.
+    """
     images = _check_images(content["images"], report)
     categories = _check_categories(content["categories"], report)
     if "annotations" in content:
         annotations = _only_dicts(content["annotations"], "annotations", report)
         report.num_instances = len(annotations)
         _check_ids(annotations, images, categories, report, path, evaluation)
-        with progress(dataset_name, len(annotations)) as bar:
+        with progress(os.path.basename(path), len(annotations)) as bar:
             for part in split(annotations, ANNOTATIONS_AT_A_TIME):
                 _check_values(part, images, report, evaluation, masks)
                 bar.update(len(part))
     if evaluation and not content.get("annotations"):
         report.add(NO_ANNOTATIONS, f"`annotations` of '{path}' is empty or missing")
-    report.close(stop=stop)
 
 
-def _read(path: str, where: str) -> dict[str, list]:
+def read_coco_file(path: str, where: str) -> dict[str, list]:
+    """Return the lists of an annotation file in COCO's format; "annotations" may be missing.
+
+    Args:
+        path: the file.
+        where: the beginning of error messages.
+
+    Raises:
+        DatasetError: if the file is no JSON, or has no such lists.
+    """
     try:
         with PathManager.open(path) as file:
             content = json.load(file)

@@ -1,10 +1,11 @@
 """Check image files and label maps: their headers always, their pixels on request."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from struct import error as StructError
+from typing import TypeVar
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -12,6 +13,8 @@ from PIL import ExifTags, Image
 
 from .progress import progress
 from .report import Kind, Level, Report
+
+Result = TypeVar("Result")
 
 # What Pillow raises for files that are missing, no images, truncated or corrupt.
 READ_ERRORS = (OSError, SyntaxError, EOFError, StructError, Image.DecompressionBombError)
@@ -76,7 +79,7 @@ def check_image_files(images: Sequence[dict], report: Report, *, decode: bool) -
                 opened.load()
         return found
 
-    for found in _in_threads(check, images, "images"):
+    for found in in_threads(check, images, "images"):
         for kind, example in found:
             report.add(kind, example)
 
@@ -99,14 +102,15 @@ def check_label_maps(
             found += _check_labels(image, opened, num_classes, ignore_value)
         return found
 
-    for found in _in_threads(check, images, "label maps"):
+    for found in in_threads(check, images, "label maps"):
         for kind, example in found:
             report.add(kind, example)
 
 
-def _in_threads(
-    check: Callable[[dict], list], images: Sequence[dict], what: str
-) -> Iterable[list[tuple[Kind, str]]]:
+def in_threads(
+    check: Callable[[dict], Result], images: Sequence[dict], what: str
+) -> Iterator[Result]:
+    """Yield what a function returns for each image, with a progress bar after some seconds."""
     with ThreadPoolExecutor(MOST_THREADS) as pool:
         yield from progress(what, len(images), pool.map(check, images))
 
@@ -132,6 +136,16 @@ def _open(path: str) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(file) as opened:
             yield opened
+
+
+def read_size(path: str) -> tuple[int, int]:
+    """Return the (width, height) in pixels of an image file, as Detectron2 will load it.
+
+    Raises:
+        One of `READ_ERRORS`, or a ValueError, if it can't be read.
+    """
+    with _open(path) as opened:
+        return _size_as_loaded(opened, opened.size)
 
 
 def _size_as_loaded(opened: Image.Image, expected: tuple[int, int]) -> tuple[int, int]:

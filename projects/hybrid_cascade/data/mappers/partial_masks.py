@@ -25,7 +25,7 @@ class PartialMasksMapper(DatasetMapper):
         # Detectron2 drops instances that the augmentations have cropped away, and keeps of the
         # others the class only. So the class tells: it is below 0 for those without a mask.
         dataset_dict["annotations"] = [
-            x if has_mask(x) else _with_box_as_mask(x) for x in annotations
+            x if has_mask(x) else with_box_as_mask(x) for x in annotations
         ]
         super()._transform_annotations(dataset_dict, transforms, image_shape)
         instances = dataset_dict["instances"]
@@ -34,7 +34,7 @@ class PartialMasksMapper(DatasetMapper):
         instances.gt_classes = classes.where(classes >= 0, -1 - classes)
 
 
-def _with_box_as_mask(annotation: dict) -> dict:
+def with_box_as_mask(annotation: dict) -> dict:
     """Return the annotation with its box as the polygon, and the category c as -1 - c."""
     mode = annotation["bbox_mode"]
     x1, y1, x2, y2 = BoxMode.convert(annotation["bbox"], mode, BoxMode.XYXY_ABS)

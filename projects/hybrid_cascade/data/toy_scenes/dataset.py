@@ -66,10 +66,12 @@ from .scene import Scene
 
 logger = logging.getLogger(__name__)
 
-# Raise this with every change of the scenes, so that sets drawn before are drawn again. (Sets that
-# are older than the panoptic files have the same scenes and are kept.)
-_VERSION = 2
+# Raise this with every change of the scenes, so that sets drawn before are drawn again.
+_VERSION = 3
 _MARKER = "toy_scenes.json"
+# Place in a split -> number of the scene, where they differ. Scene 0 is empty, and people look at
+# the first image to evaluate on.
+_ORDER = {"train": {}, "val": {0: 2, 2: 0}}
 
 
 def register_toy_scenes(root: str, name: str = "toy_scenes", **drawing) -> None:
@@ -114,7 +116,8 @@ def draw_toy_scenes(
     """Draw the dataset into the folder `root`, unless it is there already.
 
     The same arguments give the same files. A scene does not depend on how many there are. The first
-    image of each split has no annotation, the second has a crowd. If several processes start
+    image to train on and the third to evaluate on have no annotation, the second of both has a
+    crowd. If several processes start
     together, one of them draws and the others wait for it.
 
     Args:
@@ -192,7 +195,7 @@ def _draw_split(
         os.makedirs(os.path.join(root, folder), exist_ok=True)
     images, instances, panoptic = [], [], []
     for index in range(num_images):
-        scene = _draw_scene(index, image_size, seed)
+        scene = _draw_scene(_ORDER[split].get(index, index), image_size, seed)
         image_id, file_name = index + 1, f"{index + 1:06d}.png"
         panoptic_map, segments_info = panoptic_annotation(scene.segments(), image_size)
         for folder, pixels in (
@@ -223,7 +226,7 @@ def _draw_split(
 
 
 def _draw_scene(index: int, image_size: tuple[int, int], seed: list[int]) -> Scene:
-    """Return the scene with this position in its split."""
+    """Return the scene of this number; 0 is empty, 1 has a crowd."""
     random = np.random.default_rng([*seed, index])
     if index < 2:
         empty, crowd = index == 0, index == 1

@@ -21,7 +21,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from ...data import load_datasets
+from ...data import load_datasets, stuff_labels_of
 from ...evaluation import FastCOCOEvaluator, LabelMapEvaluator
 from ...evaluation.label_maps import read_label_map
 from .base import InferenceOptions, RunConfig, loader_seed, read_further_models, seed_samples
@@ -51,6 +51,7 @@ class LazyRunConfig(RunConfig):
         "batch_size": "dataloader.train.total_batch_size",
         "train_datasets": "dataloader.train.dataset.names",
         "test_datasets": "dataloader.test.dataset.names",
+        "stuff_labels": "model.stuff_labels",
     }
 
     def _build(self, key: str) -> Any:
@@ -94,7 +95,22 @@ class LazyRunConfig(RunConfig):
         return _as_list(self.cfg.dataloader.test.dataset.names)
 
     def build_model(self) -> nn.Module:
+        if self.cfg.model.get("stuff_labels") == []:
+            labels = self._stuff_labels_of_dataset()
+            if labels:
+                return self.replaced(stuff_labels=labels).build_model()
         return self._build("model").to(self.cfg.train.device)
+
+    def _stuff_labels_of_dataset(self) -> list[int]:
+        names = OmegaConf.select(self.cfg, self.KEYS["train_datasets"])
+        if not names:
+            return []
+        try:
+            return stuff_labels_of(_as_list(names)[0])
+        except ValueError:
+            if self.outputs_panoptic_seg:
+                raise
+            return []
 
     def build_test_augmentations(self) -> tuple[list[T.Augmentation], str]:
         mapper = self.cfg.dataloader.test.mapper
