@@ -18,6 +18,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..layers.adaptive_average import adaptive_average
 from ..layers.pyramid_roi_align import is_compiled, pyramid_roi_align
 from ..layers.roi_warp import ROIWarp
 from .module_hooks import has_hooks
@@ -133,7 +134,7 @@ def _average(x: Tensor, rows: int, columns: int) -> Tensor:
     """Return RoI features (R, C, h, w), averaged to (R, C, rows, columns)."""
     height, width = map(int, x.shape[-2:])
     if height % rows or width % columns:
-        return F.adaptive_avg_pool2d(x, (rows, columns))
+        return adaptive_average(x, (rows, columns))
     return F.avg_pool2d(x, (height // rows, width // columns))  # which ONNX has
 
 
