@@ -17,7 +17,13 @@ from pathlib import Path
 import torch
 from detectron2.export import dump_torchscript_IR
 
-from ..engine import build_model, load_config, load_weights, test_augmentations
+from ..engine import (
+    build_model,
+    harmless_warnings_ignored,
+    load_config,
+    load_weights,
+    test_augmentations,
+)
 from ..export import (
     OnnxGraph,
     check_packages,
@@ -40,6 +46,7 @@ TOLERANCES = {
 MOST_PIXELS = 1e-3
 
 
+@harmless_warnings_ignored()
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -6,6 +6,7 @@ from .config_files import load_config
 from .evaluation import draw_results, evaluate
 from .inference_options import with_test_time_options
 from .launch import argument_parser, launch
+from .quiet import harmless_warnings_ignored
 from .run_config import (
     ConfigError,
     RunConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "build_model",
     "draw_results",
     "evaluate",
+    "harmless_warnings_ignored",
     "launch",
     "load_config",
     "load_weights",

@@ -53,9 +53,7 @@ def largest_differences(
     return {name: _difference(expected[name], found[name]) for name in names}
 
 
-def _detect(
-    model: nn.Module, image: Tensor, output_size: tuple[int, int] | None
-) -> Instances:
+def _detect(model: nn.Module, image: Tensor, output_size: tuple[int, int] | None) -> Instances:
     if output_size is None:
         return detect(model, [{"image": image}])[0]
     height, width = output_size

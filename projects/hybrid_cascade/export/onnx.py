@@ -5,30 +5,16 @@ Shapes: K classes, R boxes.
 
 import importlib.util
 import os
-import warnings
 
 import torch
-from detectron2.export.torchscript_patch import patch_builtin_len
 from detectron2.layers import shapes_to_tensor
 from torch import Tensor, nn
 from torch.onnx.symbolic_helper import parse_args
 
 from .detection import adapter_of, check_traceable, inputs_of
-from .torchscript import batched_nms_replaced
+from .torchscript import tracing
 
 OPSET = 17  # from 16 on, RoIAlign is aligned as Detectron2's
-HARMLESS_WARNINGS = [
-    # Of each assertion about a shape, for example. `largest_differences` tells what is wrong.
-    ("", torch.jit.TracerWarning),
-    # The newer exporter is torch.export, which does not trace Detectron2's models.
-    ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
-    ("The feature will be removed", DeprecationWarning),
-    # torchvision's transforms, and its functions that are scripted in a trace.
-    ("To copy construct from a tensor", UserWarning),
-    ("`torch.jit.script` is deprecated", DeprecationWarning),
-    # It is wrong for negative indices. Here indices are classes, and positions in a tensor.
-    ("Exporting aten::index operator of advanced indexing", UserWarning),
-]
 LOWEST = torch.finfo(torch.float32).min
 # torchvision's limit for CPUs, of coordinates. Up to it, classes are told apart by an offset.
 MOST_WITH_OFFSET = 4000
@@ -70,9 +56,7 @@ def export_onnx(
     sizes = {name: {0: "detections"} for name in names if name != "image_size"}
     if paste_masks and "pred_masks" in sizes:
         sizes["pred_masks"] |= {1: "output_height", 2: "output_width"}
-    with batched_nms_replaced(_batched_nms), patch_builtin_len(), warnings.catch_warnings():
-        for message, category in HARMLESS_WARNINGS:
-            warnings.filterwarnings("ignore", message, category)
+    with tracing(_batched_nms):
         torch.onnx.export(
             adapter,
             inputs,

@@ -15,6 +15,21 @@ from torch import Tensor, nn
 
 from .detection import adapter_of, check_traceable, inputs_of
 
+HARMLESS_WARNINGS = [
+    # Of each assertion about a shape, for example. `largest_differences` tells what is wrong.
+    ("", torch.jit.TracerWarning),
+    # torch.export, which is to take their place, does not trace Detectron2's models.
+    ("`torch.jit.* is deprecated", DeprecationWarning),
+    ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
+    ("The feature will be removed", DeprecationWarning),
+    # torchvision's boxes and transforms.
+    ("To copy construct from a tensor", UserWarning),
+    # It is wrong for negative indices. Here indices are classes, and positions in a tensor.
+    ("Exporting aten::index operator of advanced indexing", UserWarning),
+    # The graph computes them each time.
+    ("Constant folding - Only steps=1 can be constant folded", UserWarning),
+]
+
 
 def trace(model: nn.Module, image: Tensor, paste_masks: bool = False) -> torch.jit.ScriptModule:
     """Return a graph that does to one image, of any size, what the model does.
@@ -41,28 +56,29 @@ def trace(model: nn.Module, image: Tensor, paste_masks: bool = False) -> torch.j
     check_traceable(model)
     adapter = adapter_of(model, image, paste_masks)
     inputs = inputs_of(image, image.shape[1:] if paste_masks else None)
-    scripted_nms = torch.jit.script(torchvision.ops.boxes.batched_nms)
-    with batched_nms_replaced(scripted_nms), patch_builtin_len(), warnings.catch_warnings():
-        # Tracing warns of each assertion about a shape, for example. Whether the graph is right
-        # shows in `largest_differences`.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+    with tracing(torch.jit.script(torchvision.ops.boxes.batched_nms)):
         return torch.jit.trace(adapter, inputs, check_trace=False)
 
 
 @contextmanager
-def batched_nms_replaced(function: Callable) -> Iterator[None]:
-    """Let another function take the place of torchvision's `batched_nms` while a model is traced.
+def tracing(batched_nms: Callable) -> Iterator[None]:
+    """Prepare Detectron2 and torchvision for a trace, and leave out what torch warns of in it.
 
-    In a trace, it always tells classes apart by an offset of their boxes; otherwise it takes them
-    one by one where boxes are many. An offset rounds IoUs differently, so that other boxes survive.
-    The function should choose each time that the graph runs, as the scripted `batched_nms` does.
-    torchvision has no argument for this, and Detectron2 calls the function by its module, so it is
-    replaced there.
+    Args:
+        batched_nms: takes the place of torchvision's. In a trace, that one always tells classes
+            apart by an offset of their boxes; otherwise it takes them one by one where boxes are
+            many. An offset rounds IoUs differently, so that other boxes survive. This function
+            should choose each time that the graph runs, as the scripted `batched_nms` does.
+            torchvision has no argument for this, and Detectron2 calls the function by its module,
+            so it is replaced there.
     """
     module = torchvision.ops.boxes
-    batched_nms = module.batched_nms
-    module.batched_nms = function
+    replaced = module.batched_nms
+    module.batched_nms = batched_nms
     try:
-        yield
+        with patch_builtin_len(), warnings.catch_warnings():
+            for message, category in HARMLESS_WARNINGS:
+                warnings.filterwarnings("ignore", message, category)
+            yield
     finally:
-        module.batched_nms = batched_nms
+        module.batched_nms = replaced
