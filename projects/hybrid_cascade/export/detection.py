@@ -10,6 +10,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import BitMasks, Instances, ROIMasks
 from torch import Tensor, nn
 
+from ..layers.resizing import interpolation_weights
+
 
 def detect(model: nn.Module, batched_inputs: list[dict]) -> list[Instances]:
     """Return what the model detects, before it is resized to an output size."""
@@ -76,9 +78,7 @@ def _weights(low: Tensor, high: Tensor, pixels: int, cells: int) -> Tensor:
     """
     centers = torch.arange(pixels, device=low.device) + 0.5
     in_box = (centers - low[:, None]) / (high - low)[:, None]
-    position = in_box * cells - 0.5
-    distance = position[:, :, None] - torch.arange(cells, device=low.device)
-    return (1 - distance.abs()).clamp(min=0)
+    return interpolation_weights(in_box * cells - 0.5, cells)
 
 
 def check_traceable(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from torch import nn
 
-from ...layers.adaptive_average import adaptive_average
+from ...layers.resizing import adaptive_average
 from .branch import SEMANTIC_BRANCH_REGISTRY
 from .context_head import SemanticContextHead
 
