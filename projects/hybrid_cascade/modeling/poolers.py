@@ -18,8 +18,8 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.resizing import adaptive_average
 from ..layers.pyramid_roi_align import is_compiled, pyramid_roi_align
+from ..layers.resizing import adaptive_average
 from ..layers.roi_warp import ROIWarp
 from .module_hooks import has_hooks
 
