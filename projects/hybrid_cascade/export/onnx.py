@@ -24,9 +24,7 @@ def check_packages(*names: str) -> None:
     """Raise an ImportError if a package that ONNX files need is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ImportError(
-                f"The package {name} is missing: pip install 'hybrid_cascade[onnx]', or {name} alone"
-            )
+            raise ImportError(f"The package {name} is missing: pip install 'hybrid_cascade[onnx]'")
 
 
 def export_onnx(
