@@ -118,6 +118,6 @@ setup(
         "pillow",
         *OPENCV,
     ],
-    extras_require={"sbd": ["scipy"]},
+    extras_require={"sbd": ["scipy"], "onnx": ["onnx", "onnxruntime"]},
     **get_extensions(),
 )
