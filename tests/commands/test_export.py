@@ -50,11 +50,11 @@ class FakeDetector(torch.nn.Module):
     def forward(self, batched_inputs):
         size = shapes_to_tensor(list(batched_inputs[0]["image"].shape[-2:]))
         if self.in_python:
-            size = torch.tensor(size.tolist())
+            size = torch.tensor(size.tolist()) + 0 * size  # ONNX drops an input without effect
         box = torch.cat([torch.zeros_like(size), size.flip(0)])[None].float()
         found = Instances(size, pred_boxes=Boxes(box[self.detects_nothing :]))
         if self.has_unknown_layer:
-            found.scores = torch.linalg.eigvals(box[:, :2].T @ box[:, :2]).real
+            found.scores = torch.linalg.eigvals(box[:, None, :1]).real[:, 0]
         if "height" in batched_inputs[0]:
             found = detector_postprocess(found, *map(batched_inputs[0].get, ("height", "width")))
         return [{"instances": found}]
