@@ -28,11 +28,12 @@ class BatchedNMS(nn.Module):
 
 
 def boxes_near_the_threshold():
-    """Return an image of 8000 rows for `BatchedNMS`, in two halves.
+    """Return an image of 8000 rows for `BatchedNMS`, in pairs.
 
-    Each box of the second has an IoU of 0.5 with one of the first, or by a rounding more or less.
+    The boxes of a pair have an IoU of 0.5, or by a rounding more or less.
     """
     corners = torch.rand(4000, 2) * 1000
     classes = torch.randint(0, 80, (4000, 1))
     boxes = torch.cat([corners, corners + 100, torch.rand(4000, 1), classes], dim=1)
-    return torch.cat([boxes, boxes + torch.tensor([100 / 3, 0, 100 / 3, 0, 1, 0])])[None]
+    shifted = boxes + torch.tensor([100 / 3, 0, 100 / 3, 0, 1, 0])
+    return torch.stack([boxes, shifted], dim=1).reshape(1, -1, 6)
