@@ -7,9 +7,9 @@ exports each of --models (a config, and the short edge of its image) with pasted
 the time from the resized pixels to masks of the original image's size. Weights are random, such
 that every layer matters and 100 instances are found. In every round each of them runs once, in an
 order that rotates; figures are medians over the rounds. Beside the time that passes stands that of
-the processor, of all threads together, which other processes disturb less. The detections of each are compared with
-the model's. OpenVINO runs in float32 and, where the processor has it, in bfloat16, its default.
-Prints a Markdown table; writes benchmarks/results/exported_cpu.json.
+the processor, of all threads together, which other processes disturb less. The detections of each
+are compared with the model's. OpenVINO runs in float32 and, where the processor has it, in
+bfloat16, its default. Prints Markdown tables; writes benchmarks/results/exported_cpu.json.
 """
 
 import argparse
@@ -125,9 +125,7 @@ def main() -> None:
         reports[config] = report
         height, width = report["image"]
         print(f"\n{config}, {height} x {width} pixels, {report['detections']} detections\n")
-        print(
-            "| | seconds | processor's seconds | by the model's | boxes, scores, masks differ by |"
-        )
+        print("| | seconds | of the processor | by the model's | boxes, scores, masks differ by |")
         print("|---|---|---|---|---|")
         seconds_of_model = report["runs"]["model"]["cpu_seconds"]
         for name, run in report["runs"].items():

@@ -37,9 +37,8 @@ from ..export.comparison import Graph
 from ..export.detection import inputs_of
 from ..predict import as_model_input, read_inputs
 
-# Boxes relative to the longer side of the image, masks and scores as probabilities. Classes, numbers
-# and sizes must be equal. A runtime of ONNX has its own convolutions, whose roundings add up in deep
-# models.
+# Boxes by the longer side of the image, masks and scores as probabilities. Classes, numbers and
+# sizes must be equal. Runtimes of ONNX have convolutions of their own, whose roundings add up.
 TOLERANCES = {
     "torchscript": {"pred_boxes": 1e-6, "pred_masks": 1e-5, "scores": 1e-5},
     "onnx": {"pred_boxes": 1e-5, "pred_masks": 1e-3, "scores": 1e-4},
