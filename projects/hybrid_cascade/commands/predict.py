@@ -26,13 +26,13 @@ from pathlib import Path
 
 import torch
 
+from ..engine import harmless_warnings_ignored
 from ..predict import Category, PredictionRun, Predictor, Result, list_items
 from .arguments import CONFIG_HELP
-from .quiet import leave_out_known_warnings
 
 
+@harmless_warnings_ignored()
 def main(argv: list[str] | None = None) -> int:
-    leave_out_known_warnings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -21,13 +21,13 @@ from ..engine import (
     draw_results,
     evaluate,
     find_config,
+    harmless_warnings_ignored,
     launch,
     load_config,
     load_weights,
     output_dir,
     with_test_time_options,
 )
-from .quiet import leave_out_known_warnings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+@harmless_warnings_ignored()
 def run(args) -> None:
-    leave_out_known_warnings()  # here, as it is another process if there are several
     log = {"distributed_rank": comm.get_rank(), "name": "hybrid_cascade"}
     setup_logger(**log)
     args.config_file = find_config(args.config_file)  # default_setup reads the file, too

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..engine import (
     build_model,
+    harmless_warnings_ignored,
     load_config,
     load_weights,
     test_augmentations,
@@ -28,13 +29,12 @@ from ..engine import (
 from ..predict import InputImage, as_model_input, find_class_names
 from ..visualization import draw_cascade_panel
 from .arguments import CONFIG_HELP
-from .quiet import leave_out_known_warnings
 
 PROGRESS_FROM = 4  # images; with fewer, a progress line is not worth showing
 
 
+@harmless_warnings_ignored()
 def main(argv: list[str] | None = None) -> int:
-    leave_out_known_warnings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

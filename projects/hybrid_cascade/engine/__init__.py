@@ -7,6 +7,7 @@ from .config_names import find_config
 from .evaluation import draw_results, evaluate
 from .inference_options import with_test_time_options
 from .launch import argument_parser, launch
+from .quiet import harmless_warnings_ignored
 from .run_config import (
     ConfigError,
     RunConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "draw_results",
     "evaluate",
     "find_config",
+    "harmless_warnings_ignored",
     "launch",
     "load_config",
     "load_weights",

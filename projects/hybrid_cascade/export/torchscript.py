@@ -4,26 +4,34 @@ Shapes: D detections of the image, H x W the size of the image that the model se
 their masks.
 """
 
-import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from itertools import chain
 
 import torch
 import torchvision
-from detectron2.export import TracingAdapter
-from detectron2.export.flatten import flatten_to_tuple
 from detectron2.export.torchscript_patch import patch_builtin_len
-from detectron2.modeling import MViT, SwinTransformer
-from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ..modeling import FusedROIPooler
+from .detection import adapter_of, check_traceable, inputs_of
+
+HARMLESS_WARNINGS = [
+    # Of each assertion about a shape, for example. `largest_differences` tells what is wrong.
+    ("", torch.jit.TracerWarning),
+    # torch.export, which is to take their place, does not trace Detectron2's models.
+    ("`torch.jit.* is deprecated", DeprecationWarning),
+    ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
+    ("The feature will be removed", DeprecationWarning),
+    # torchvision's boxes and transforms.
+    ("To copy construct from a tensor", UserWarning),
+    # It is wrong for negative indices. Here indices are classes, and positions in a tensor.
+    ("Exporting aten::index operator of advanced indexing", UserWarning),
+    # The graph computes them each time.
+    ("Constant folding - Only steps=1 can be constant folded", UserWarning),
+]
 
 
-def trace(model: nn.Module, image: Tensor) -> torch.jit.ScriptModule:
+def trace(model: nn.Module, image: Tensor, paste_masks: bool = False) -> torch.jit.ScriptModule:
     """Return a graph that does to one image, of any size, what the model does.
 
     It takes (3, H, W) and returns the fields of the detections in alphabetical order and the size
@@ -38,113 +46,39 @@ def trace(model: nn.Module, image: Tensor) -> torch.jit.ScriptModule:
     Args:
         model: in eval mode.
         image: (3, H, W), on the device of the model.
+        paste_masks: the graph also takes a size, (2,) int64, (height, width), and postprocesses:
+            boxes are in pixels of an output of this size, "pred_masks" are pasted into it,
+            (D, height, width) of bool, and "image_size" is its size.
 
     Raises:
         ValueError: as `check_traceable`.
     """
     check_traceable(model)
-    adapter = TracingAdapter(model, [{"image": image}], detect)
-    with _scripted_batched_nms(), patch_builtin_len(), warnings.catch_warnings():
-        # Tracing warns of each assertion about a shape, for example. Whether the graph is right
-        # shows in `largest_differences`.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return torch.jit.trace(adapter, (image,), check_trace=False)
+    adapter = adapter_of(model, image, paste_masks)
+    inputs = inputs_of(image, image.shape[1:] if paste_masks else None)
+    with tracing(torch.jit.script(torchvision.ops.boxes.batched_nms)):
+        return torch.jit.trace(adapter, inputs, check_trace=False)
 
 
 @contextmanager
-def _scripted_batched_nms() -> Iterator[None]:
-    """Let torchvision's `batched_nms` be recorded with its choice between two methods.
-
-    In a trace it always tells classes apart by an offset of their boxes; otherwise it takes them
-    one by one where boxes are many. An offset rounds IoUs differently, so that other boxes survive.
-    The scripted function chooses each time that the graph runs. torchvision has no argument for
-    this, and Detectron2 calls the function by its module, so it is replaced there while a model is
-    traced.
-    """
-    module = torchvision.ops.boxes
-    batched_nms = module.batched_nms
-    module.batched_nms = torch.jit.script(batched_nms)
-    try:
-        yield
-    finally:
-        module.batched_nms = batched_nms
-
-
-def check_traceable(model: nn.Module) -> None:
-    """Raise a ValueError if the model is known to do something that a trace can't record.
-
-    That is a loop or a branch that depends on the data, or an output beside instances.
-    """
-    heads = getattr(model, "roi_heads", None)
-    if getattr(heads, "soft_nms", "none") != "none":
-        raise ValueError(
-            f"soft_nms={heads.soft_nms!r} loops until no box is left, which a trace cannot record:"
-            " set model.roi_heads.soft_nms=none (MODEL.ROI_HTC_HEAD.SOFT_NMS none)"
-        )
-    if getattr(heads, "test_output", "") == "voting":
-        raise ValueError(
-            "MNC's mask voting visits the tiles of the image that have masks, which a trace cannot"
-            " record: set model.roi_heads.test_output=nms (MODEL.ROI_MNC_HEAD.TEST_OUTPUT nms)"
-        )
-    for output in ("output_sem_seg", "output_panoptic_seg"):
-        if getattr(model, output, False):
-            raise ValueError(f"Instances are exported, nothing else: set model.{output}=False")
-    if getattr(model, "proposal_generator", model) is None:
-        raise ValueError("The model has no proposal_generator, and an image is its only input")
-    for module in model.modules():
-        if isinstance(module, (SwinTransformer, MViT)):
-            raise ValueError(
-                f"Detectron2's {type(module).__name__} computes with the size of the image in"
-                " Python: a trace would be good for one size only"
-            )
-
-
-def largest_differences(model: nn.Module, graph: nn.Module, image: Tensor) -> dict[str, float]:
-    """Return how far a graph's outputs are from the model's, field by field.
-
-    The model pools RoIs as the graph does, see `pool_with_torchvision`.
+def tracing(batched_nms: Callable) -> Iterator[None]:
+    """Prepare Detectron2 and torchvision for a trace, and leave out what torch warns of in it.
 
     Args:
-        model: what the graph was traced from, in eval mode.
-        graph: takes the image and returns what `trace` says.
-        image: (3, H, W).
-
-    Returns:
-        Name of a field -> its largest absolute difference; infinity if shapes or types differ, or
-        if there are values that are not numbers.
+        batched_nms: takes the place of torchvision's. In a trace, that one always tells classes
+            apart by an offset of their boxes; otherwise it takes them one by one where boxes are
+            many. An offset rounds IoUs differently, so that other boxes survive. This function
+            should choose each time that the graph runs, as the scripted `batched_nms` does.
+            torchvision has no argument for this, and Detectron2 calls the function by its module,
+            so it is replaced there.
     """
-    with torch.no_grad():
-        [instances] = detect(pool_with_torchvision(model), [{"image": image}])
-        found = graph(image)
-    names = [*sorted(instances.get_fields()), "image_size"]
-    expected, _ = flatten_to_tuple(instances)
-    differences = {}
-    for name, x, y in zip(names, expected, found, strict=True):
-        if x.shape != y.shape or x.dtype != y.dtype:
-            differences[name] = math.inf
-        else:
-            # On the CPU, because the model's image size is there and the graph's may not be.
-            difference = (x.cpu().double() - y.cpu().double()).abs().nan_to_num(math.inf)
-            differences[name] = difference.max().item() if len(difference) else 0.0
-    return differences
-
-
-def pool_with_torchvision(model: nn.Module) -> nn.Module:
-    """Return a copy of the model that pools RoIs with torchvision, as a graph does.
-
-    This project's operator rounds differently, and of two boxes with nearly the same score, the
-    other one may then be suppressed. The copy has the model's own parameters and buffers.
-    """
-    tensors = {id(t): t for t in chain(model.parameters(), model.buffers())}
-    model = deepcopy(model, memo=tensors)  # does not copy what is in the memo
-    for module in model.modules():
-        if isinstance(module, FusedROIPooler):
-            module.in_one_pass = False
-    return model
-
-
-def detect(model: nn.Module, batched_inputs: list[dict]) -> list[Instances]:
-    """Return what the model detects, before it is resized to an output size."""
-    if hasattr(model, "inference"):
-        return model.inference(batched_inputs, do_postprocess=False)
-    return [x["instances"] for x in model(batched_inputs)]  # SSD
+    module = torchvision.ops.boxes
+    replaced = module.batched_nms
+    module.batched_nms = batched_nms
+    try:
+        with patch_builtin_len(), warnings.catch_warnings():
+            for message, category in HARMLESS_WARNINGS:
+                warnings.filterwarnings("ignore", message, category)
+            yield
+    finally:
+        module.batched_nms = replaced

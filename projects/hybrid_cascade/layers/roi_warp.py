@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .checks import FLOATS, check_pair, check_positive, check_tensors
 from .extension import compiled_devices, compiled_reason, register_first_order_autograd
+from .roi_warp_by_roi_align import roi_warp_by_roi_align
 from .roi_warp_reference import roi_warp_reference
 
 MOST_SAMPLES = 4096  # along each axis, as in the compiled operator
@@ -151,6 +152,10 @@ def roi_warp(
     if rows % max_pool or columns % max_pool:
         raise ValueError(
             f"output_size must be positive multiples of {max_pool=}, got {(rows, columns)}"
+        )
+    if torch.onnx.is_in_onnx_export():
+        return roi_warp_by_roi_align(
+            input, boxes, (rows, columns), spatial_scale, max_pool, aligned
         )
     if input.device.type not in compiled_devices:
         if not torch.compiler.is_compiling():

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ..layers.extension import compiled_devices
 from ..layers.pyramid_roi_align import is_compiled, pyramid_roi_align
+from ..layers.resizing import adaptive_average
 from ..layers.roi_warp import ROIWarp
 from .module_hooks import has_hooks
 
@@ -131,7 +132,7 @@ def _average(x: Tensor, rows: int, columns: int) -> Tensor:
     """Return RoI features (R, C, h, w), averaged to (R, C, rows, columns)."""
     height, width = map(int, x.shape[-2:])
     if height % rows or width % columns:
-        return F.adaptive_avg_pool2d(x, (rows, columns))
+        return adaptive_average(x, (rows, columns))
     return F.avg_pool2d(x, (height // rows, width // columns))  # which ONNX has
 
 

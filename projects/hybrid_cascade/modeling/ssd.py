@@ -15,6 +15,9 @@ from torch import Tensor
 from torchvision.models.detection import ssd as torchvision_ssd
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from ..layers.resizing import resize_bilinear
 
 # In pixels. torchvision raises an error for a box that becomes empty by rounding when the image is
 # resized, so smaller ones are left out.
@@ -31,6 +34,18 @@ class DefaultBoxes(DefaultBoxGenerator):
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Return for each image its R default boxes, (R, 4) in pixels."""
         return super().forward(image_list, [x.float() for x in feature_maps])
+
+
+class SquareTransform(GeneralizedRCNNTransform):
+    """torchvision's transform to a square, which a graph of ONNX does as PyTorch does."""
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return an image (3, H, W) resized to the square, and its ground truth."""
+        if not torch.onnx.is_in_onnx_export():
+            return super().resize(image, target)
+        return resize_bilinear(image[None], self.fixed_size)[0], target
 
 
 @META_ARCH_REGISTRY.register()
@@ -105,6 +120,14 @@ class SSD(torchvision_ssd.SSD):
             iou_thresh=iou_thresh,
             topk_candidates=topk_candidates,
             positive_fraction=positive_fraction,
+        )
+        self.transform = SquareTransform(
+            image_size,
+            image_size,
+            list(pixel_mean),
+            list(pixel_std),
+            size_divisible=1,
+            fixed_size=(image_size, image_size),
         )
         self.num_classes = num_classes
         self.input_format = input_format

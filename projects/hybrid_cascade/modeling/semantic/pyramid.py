@@ -8,8 +8,8 @@ import torch
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from torch import nn
-from torch.nn import functional as F
 
+from ...layers.resizing import adaptive_average
 from .branch import SEMANTIC_BRANCH_REGISTRY
 from .context_head import SemanticContextHead
 
@@ -87,6 +87,6 @@ class SemanticPyramid(SemanticContextHead):
             features.pop(self.out_feature)
         for name, fusion_conv in self.fusion_convs.items():
             level = features[name]
-            semantic_level = F.adaptive_avg_pool2d(embedding, level.shape[-2:])
+            semantic_level = adaptive_average(embedding, level.shape[-2:])
             features[name] = level + fusion_conv(torch.cat([level, semantic_level], dim=1))
         return features, logits, losses
