@@ -13,7 +13,7 @@ from torch import nn
 from .instances import draw_annotations, draw_detections
 from .layout import compose, resize_to_tile, tile_size
 from .sem_seg import draw_sem_seg, make_legend, semantic_names
-from .stages import detect_after_stages, find_stages
+from .stages import detect_after_stages, find_stages, stage_title
 
 SEMANTIC_COLUMNS = 3  # prediction, ground truth and legend
 
@@ -66,7 +66,7 @@ def draw_cascade_panel(
         instances = instances.to("cpu")
         instances = instances[instances.scores >= score_thresh]
         tile = draw_detections(image, instances, metadata)
-        instance_tiles.append((_stage_title(model, stage), tile))
+        instance_tiles.append((stage_title(model, stage), tile))
     if prediction is not None:
         sem_segs["semantic prediction"] = prediction.cpu().numpy()
     if ground_truth is not None and "sem_seg_file_name" in ground_truth:
@@ -76,15 +76,3 @@ def draw_cascade_panel(
     legend = make_legend([*sem_segs.values()], semantic_names(model, metadata), metadata)
     semantic_tiles = [(title, draw_sem_seg(image, s, legend)) for title, s in sem_segs.items()]
     return compose([instance_tiles, semantic_tiles], list(legend.values()))
-
-
-def _stage_title(model: nn.Module, stage: int | None) -> str:
-    if stage is None:
-        return "detections"
-    title = f"after stage {stage}"
-    matchers = getattr(model.roi_heads, "proposal_matchers", [])
-    if stage <= len(matchers):
-        # A matcher pads its thresholds with -inf and inf.
-        ious = [f"{t:g}" for t in matchers[stage - 1].thresholds if np.isfinite(t)]
-        title += f" (IoU {'/'.join(ious)})"
-    return title
