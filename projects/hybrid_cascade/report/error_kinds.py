@@ -25,7 +25,7 @@ class ImageErrors:
             counted.
         ious: of each with its object, or with the nearest one, of any class; (D,) in [0, 1].
         objects: its G objects, COCO's annotations, crowds too.
-        found: whether each is found, (G,) bool.
+        found: the score of the detection that finds each, (G,), 0 where none does.
         missed: whether each is a "Miss", (G,) bool: none finds it, and none is nearly right.
     """
 
@@ -69,12 +69,18 @@ def _of_image(
     # Like hotcoco's counts: a crowd is an object for detections of its own class only.
     with_crowds = _ious(detections, objects, task, image)
     ious = np.where(is_crowd, 0, with_crowds)
-    found_ids = set(evaluation.finds.values())
-    is_found = np.array([a["id"] in found_ids for a in objects], bool)
+    scores = {
+        evaluation.finds[d]: x["score"]
+        for d, x in zip(indices, detections, strict=True)
+        if d in evaluation.finds
+    }
+    found = np.array([scores.get(a["id"], 0) for a in objects], float)
     classes = np.array([a["category_id"] for a in objects], int)
     column_of = {a["id"]: g for g, a in enumerate(objects)}
     kinds, best_ious = [], np.zeros(len(indices))
-    is_touched = is_found.copy()  # by a detection that is nearly right
+    is_touched = np.array(
+        [a["id"] in scores for a in objects], bool
+    )  # by a detection that is nearly right
     for row, index in enumerate(indices):
         of_all = ious[row]
         best_ious[row] = of_all.max(initial=0)
@@ -98,7 +104,7 @@ def _of_image(
         else:
             kinds.append("Bkg" if best_ious[row] < BACKGROUND_IOU else "Both")
     missed = ~is_touched & ~is_crowd
-    return ImageErrors(indices, kinds, best_ious, objects, is_found, missed)
+    return ImageErrors(indices, kinds, best_ious, objects, found, missed)
 
 
 def _ious(detections: list[dict], objects: list[dict], task: str, image: dict) -> np.ndarray:

@@ -55,8 +55,8 @@ def describe_image(
                 "box": _rounded(annotation["bbox"]) if "bbox" in annotation else None,
                 "path": _path(annotation, image),
                 "crowd": bool(annotation.get("iscrowd")),
-                # In each frame, since a later stage may find what an earlier one missed.
-                "found": [bool(frame.errors.found[g]) for frame in frames],
+                # The score with which each stage finds it; 0: it does not.
+                "found": [round(float(frame.errors.found[g]), 3) for frame in frames],
             }
         )
     return {

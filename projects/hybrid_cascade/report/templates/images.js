@@ -1,0 +1,110 @@
+// The images with the costliest errors: picture, objects, detections after each stage.
+
+const NS_LABEL = 14; // height of a label in pixels
+
+function imageCard(image, position) {
+  const frame = el("div", { class: "frame", style: `aspect-ratio:${image.width || 4}/${image.height || 3}` });
+  const summary = el("div");
+  const last = image.frames.length - 1;
+  const title = el("span", { class: "quiet" });
+  const slider = el("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "stage" });
+  const card = el("article", { class: "card", "data-position": position }, frame,
+    el("div", { class: "about" },
+      last ? el("label", { class: "stage" }, title, slider) : null,
+      el("div", { class: "name", title: image.file }, image.file || `image ${position + 1}`),
+      el("div", {}, el("b", {}, `costs ${percent(image.cost, 2)} AP50`)), summary));
+  let stage = last;
+  frame.addEventListener("click", () => card.classList.toggle("large"));
+  slider.addEventListener("input", () => { stage = +slider.value; draw(); });
+
+  function draw() {
+    slider.value = stage;
+    const shown = image.frames[stage];
+    title.textContent = shown.title;
+    const overlay = svg("svg", { viewBox: `0 0 ${image.width || 4} ${image.height || 3}`, preserveAspectRatio: "none" });
+    const labels = [];
+    const outline = (shape, color, style) => {
+      const parts = [];
+      if (shape.path && state.masks) parts.push(["path", { d: shape.path, class: "mask" }]);
+      if (shape.box && (state.boxes || !shape.path)) parts.push(["rect", { x: shape.box[0], y: shape.box[1], width: shape.box[2], height: shape.box[3] }]);
+      for (const [name, attributes] of parts) {
+        if (style === "object") overlay.append(svg(name, { ...attributes, class: "halo" }));
+        const fillColor = name === "path" && style !== "object" ? `;fill:${color};fill-opacity:.3` : "";
+        overlay.append(svg(name, { ...attributes, class: `${attributes.class || ""} ${style}`, style: `stroke:${color}${fillColor}` }));
+      }
+    };
+    const label = (shape, text, color, hint) => {
+      if (!state.labels || !shape.box || !image.width) return;
+      const [left, top] = [(100 * shape.box[0]) / image.width, (100 * shape.box[1]) / image.height];
+      const right = left > 65 ? `right:${Math.max(0, 100 - (100 * (shape.box[0] + shape.box[2])) / image.width).toFixed(2)}%` : `left:${Math.max(0, left).toFixed(2)}%`;
+      labels.push(el("span", { title: hint, style: `${right};top:max(0px, calc(${top.toFixed(2)}% - ${NS_LABEL}px));background:${color}` }, text));
+    };
+    let [missed, below] = [0, 0];
+    for (const object of image.objects) {
+      const isMissed = !object.crowd && object.found[stage] < Math.max(state.score, 1e-9);
+      missed += isMissed;
+      if (!state.objects) continue;
+      outline(object, object.crowd ? "var(--crowd)" : isMissed ? "var(--Miss)" : "var(--object)", "object");
+      if (isMissed) label(object, `${data.names[object.class]} missed`, "var(--Miss)", "an object that no detection above the threshold finds");
+    }
+    const kinds = {};
+    for (const detection of shown.detections) {
+      if (detection.score < state.score) { below += 1; continue; }
+      kinds[detection.kind] = (kinds[detection.kind] || 0) + 1;
+      outline(detection, `var(--${detection.kind})`, "detection");
+      label(detection, `${data.names[detection.class]} ${detection.score.toFixed(2)}`, `var(--${detection.kind})`,
+        `${KINDS[detection.kind][0]}, IoU ${detection.iou.toFixed(2)}`);
+    }
+    if (missed) kinds.Miss = missed;
+    const picture = image.uri ? el("img", { src: image.uri, alt: image.file }) : el("div", { class: "missing" }, "no picture");
+    const sem = state.sem && image.sem_seg ? el("img", { class: "sem", src: image.sem_seg, alt: "semantic prediction" }) : null;
+    frame.replaceChildren(...[picture, sem, overlay, ...labels].filter(Boolean));
+    const badges = Object.keys(KINDS).filter((kind) => kinds[kind])
+      .map((kind) => el("span", { class: "badge", title: KINDS[kind][1] }, swatch(kind, kind === "Miss"), `${kinds[kind]} ${KINDS[kind][0]}`));
+    const hidden = below ? el("span", { class: "quiet" }, `${below} below the threshold`) : null;
+    summary.replaceChildren(...(badges.length ? badges : [el("span", { class: "quiet" }, "no detections, no objects ")]), ...(hidden ? [hidden] : []));
+  }
+  return { card, draw, setStage: (value) => { stage = Math.min(value, last); draw(); }, errors: image.errors };
+}
+
+function imagesSection() {
+  const { images, legend, task, with_errors, max_detections, min_score, candidates } = data.gallery;
+  const cards = images.map(imageCard);
+  const drawAll = () => cards.forEach((card) => card.draw());
+  const frames = images.length ? images[0].frames : [];
+  const number = (name, attributes, show, onchange) => {
+    const shown = el("output", {}, show(attributes.value));
+    const input = el("input", { type: "range", ...attributes, oninput: () => { shown.textContent = show(+input.value); onchange(+input.value); } });
+    return el("label", { class: "range" }, name, input, shown);
+  };
+  const toggle = (key, text) => el("button", { type: "button", "aria-pressed": String(state[key]), onclick: (event) => {
+    state[key] = !state[key];
+    event.target.setAttribute("aria-pressed", String(state[key]));
+    drawAll();
+  } }, text);
+  const hasMasks = images.some((image) => [...image.objects, ...image.frames.flatMap((f) => f.detections)].some((shape) => shape.path));
+  const hasSem = images.some((image) => image.sem_seg);
+  const stageOf = (value) => (frames[value] ? frames[value].title : "");
+  const kinds = ["all", ...Object.keys(KINDS).filter((kind) => images.some((image) => image.errors[kind]))];
+  const filter = (kind) => {
+    state.kind = kind;
+    for (const { card, errors } of cards) card.hidden = card.style.display = kind === "all" || errors[kind] ? "" : "none";
+  };
+  const tools = el("div", { class: "tools" },
+    number("score from", { min: 0, max: 1, step: 0.01, value: state.score }, (v) => (+v).toFixed(2), (v) => { state.score = v; drawAll(); }),
+    frames.length > 1 ? number("all images:", { min: 0, max: frames.length - 1, step: 1, value: state.stage }, (v) => stageOf(+v), (v) => cards.forEach((c) => c.setStage(v))) : null,
+    el("div", { class: "choice" }, toggle("objects", "ground truth"), toggle("boxes", "boxes"), hasMasks ? toggle("masks", "masks") : null, toggle("labels", "labels"), hasSem ? toggle("sem", "semantic map") : null),
+    el("label", {}, "errors", el("select", { onchange: (event) => filter(event.target.value) },
+      kinds.map((kind) => el("option", { value: kind, selected: kind === state.kind }, kind === "all" ? "all" : KINDS[kind][0])))));
+  const keys = el("div", { class: "legend" }, Object.entries(KINDS).map(([kind, [name, meaning]]) => el("span", { title: meaning }, swatch(kind, kind === "Miss"), name)),
+    el("span", {}, el("i", { class: "swatch dashed", style: "border-color:#868e96" }), "object (ground truth)"));
+  const labels = hasSem ? el("div", { class: "legend" }, "semantic map: ", legend.map(([name, color]) => el("span", {}, el("i", { class: "swatch", style: `background:${color}` }), name))) : null;
+  cards.forEach((card) => card.setStage(state.stage));
+  filter(state.kind);
+  const limit = data.counts.images > candidates ? ` The cost was computed for the ${candidates.toLocaleString("en")} images with the most errors.` : "";
+  return section("images", "Images with the costliest errors",
+    el("p", { class: "quiet" }, `The cost of an image: by how many points AP50 of ${TASKS[task]} on the whole dataset would rise if this image alone had no errors, that is its missed objects found and its wrong detections gone. ` +
+      `${count(with_errors, "image")} of ${data.counts.images.toLocaleString("en")} ${with_errors === 1 ? "has" : "have"} a cost; here ${images.length === 1 ? "is one" : `are ${images.length}`}, costliest first.${limit} ` +
+      `Of each image, the ${max_detections} best detections with a score of ${min_score} or more. A click on an image enlarges it.`),
+    keys, labels, images.length ? tools : null, el("div", { class: "gallery" }, cards.map((card) => card.card)));
+}
