@@ -106,6 +106,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
+    package_data={"hybrid_cascade.report": ["templates/*"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -113,6 +114,7 @@ setup(
         "iopath",
         "omegaconf>=2.1,<2.4",
         "pycocotools",
+        "hotcoco",
         "matplotlib",
         "numpy",
         "pillow",

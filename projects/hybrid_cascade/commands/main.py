@@ -10,6 +10,7 @@ COMMANDS = {
     "predict": ("predict", (), "find the objects in images and videos"),
     "visualize": ("visualize", (), "draw what each stage of a cascade finds"),
     "convert": ("convert", (), "convert a checkpoint of another project"),
+    "report": ("report", (), "write a page that shows what a model finds, and its errors"),
     "export": ("export", (), "write a model that runs without this package"),
     "prepare-sbd": ("prepare_sbd", (), "convert SBD's masks to COCO's format"),
 }

@@ -90,7 +90,9 @@ class Evaluation:
         for name, members in of:
             chosen = precision[:, :, members].mean(axis=2)
             lines = (chosen[at_50], chosen[at_75], chosen.mean(axis=0))
-            curves.append({"name": name, "lines": [np.round(x, 3).tolist() for x in lines]})
+            rounded = [np.round(line, 3).tolist() for line in lines]
+            aps = [float(line.mean()) for line in lines]
+            curves.append({"name": name, "lines": rounded, "ap": aps})
         return {
             "recall": np.round(self._coco.params.rec_thrs, 2).tolist(),
             "classes": curves,

@@ -69,8 +69,8 @@ function sortableTable(columns, rows, { tall } = {}) {
       return (typeof p === "string" ? p.localeCompare(q) : p - q) * (down ? -1 : 1);
     });
     body.replaceChildren(...ordered.map((row) => el("tr", {}, columns.map(([key, , format]) => {
-      const text = format ? format(row[key], row) : String(row[key]);
-      return el("td", { title: key === "name" ? text : null }, text);
+      const value = format ? format(row[key], row) : String(row[key]);
+      return el("td", {}, value);
     }))));
   };
   const head = columns.map(([key, title]) => el("th", { scope: "col" }, el("button", { type: "button", onclick: () => {

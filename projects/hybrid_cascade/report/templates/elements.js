@@ -13,6 +13,8 @@ const KINDS = {
   Miss: ["missed", "an object that no detection finds, not even nearly"],
   crowd: ["not counted", "lies on a crowd, or is beyond the 100 best of the image"],
 };
+// Of an object in a picture; "missed", of TIDE, is less: objects that nothing is near to.
+const NOT_FOUND = ["not found", "an object that no detection above the threshold finds"];
 const TASKS = { bbox: "boxes", segm: "masks" };
 
 function fill(element, attributes, children) {

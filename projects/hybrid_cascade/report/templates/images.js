@@ -1,6 +1,22 @@
 // The images with the costliest errors: picture, objects, detections after each stage.
 
-const NS_LABEL = 14; // height of a label in pixels
+const LABEL = 14; // height of a label in pixels
+
+// Moves labels down that would hide others; those for which there is no room are left out.
+function spread(frame) {
+  const placed = [];
+  for (const label of frame.querySelectorAll("span")) {
+    label.style.visibility = label.style.translate = "";
+    const [left, right] = [label.offsetLeft, label.offsetLeft + label.offsetWidth];
+    let top = label.offsetTop;
+    const hides = () => placed.some((other) => left < other.right && other.left < right && Math.abs(other.top - top) < LABEL);
+    while (hides() && top + LABEL <= frame.clientHeight) top += LABEL / 2;
+    if (top + LABEL > frame.clientHeight + 1) label.style.visibility = "hidden";
+    else placed.push({ left, right, top });
+    label.style.translate = `0 ${top - label.offsetTop}px`;
+  }
+}
+const resized = new ResizeObserver((entries) => entries.forEach((entry) => spread(entry.target)));
 
 function imageCard(image, position) {
   const frame = el("div", { class: "frame", style: `aspect-ratio:${image.width || 4}/${image.height || 3}` });
@@ -14,6 +30,7 @@ function imageCard(image, position) {
       el("div", { class: "name", title: image.file }, image.file || `image ${position + 1}`),
       el("div", {}, el("b", {}, `costs ${percent(image.cost, 2)} AP50`)), summary));
   let stage = last;
+  resized.observe(frame);
   frame.addEventListener("click", () => card.classList.toggle("large"));
   slider.addEventListener("input", () => { stage = +slider.value; draw(); });
 
@@ -37,15 +54,15 @@ function imageCard(image, position) {
       if (!state.labels || !shape.box || !image.width) return;
       const [left, top] = [(100 * shape.box[0]) / image.width, (100 * shape.box[1]) / image.height];
       const right = left > 65 ? `right:${Math.max(0, 100 - (100 * (shape.box[0] + shape.box[2])) / image.width).toFixed(2)}%` : `left:${Math.max(0, left).toFixed(2)}%`;
-      labels.push(el("span", { title: hint, style: `${right};top:max(0px, calc(${top.toFixed(2)}% - ${NS_LABEL}px));background:${color}` }, text));
+      labels.push(el("span", { title: hint, style: `${right};top:max(0px, calc(${top.toFixed(2)}% - ${LABEL}px));background:${color}` }, text));
     };
-    let [missed, below] = [0, 0];
+    let [lost, below] = [0, 0];
     for (const object of image.objects) {
-      const isMissed = !object.crowd && object.found[stage] < Math.max(state.score, 1e-9);
-      missed += isMissed;
+      const isLost = !object.crowd && object.found[stage] < Math.max(state.score, 1e-9);
+      lost += isLost;
       if (!state.objects) continue;
-      outline(object, object.crowd ? "var(--crowd)" : isMissed ? "var(--Miss)" : "var(--object)", "object");
-      if (isMissed) label(object, `${data.names[object.class]} missed`, "var(--Miss)", "an object that no detection above the threshold finds");
+      outline(object, object.crowd ? "var(--crowd)" : isLost ? "var(--Miss)" : "var(--object)", "object");
+      if (isLost) label(object, `${data.names[object.class]} not found`, "var(--Miss)", NOT_FOUND[1]);
     }
     const kinds = {};
     for (const detection of shown.detections) {
@@ -55,12 +72,13 @@ function imageCard(image, position) {
       label(detection, `${data.names[detection.class]} ${detection.score.toFixed(2)}`, `var(--${detection.kind})`,
         `${KINDS[detection.kind][0]}, IoU ${detection.iou.toFixed(2)}`);
     }
-    if (missed) kinds.Miss = missed;
     const picture = image.uri ? el("img", { src: image.uri, alt: image.file }) : el("div", { class: "missing" }, "no picture");
     const sem = state.sem && image.sem_seg ? el("img", { class: "sem", src: image.sem_seg, alt: "semantic prediction" }) : null;
     frame.replaceChildren(...[picture, sem, overlay, ...labels].filter(Boolean));
-    const badges = Object.keys(KINDS).filter((kind) => kinds[kind])
-      .map((kind) => el("span", { class: "badge", title: KINDS[kind][1] }, swatch(kind, kind === "Miss"), `${kinds[kind]} ${KINDS[kind][0]}`));
+    if (frame.clientWidth) spread(frame);
+    const badge = (kind, number, [name, meaning]) => el("span", { class: "badge", title: meaning }, swatch(kind, kind === "Miss"), `${number} ${name}`);
+    const badges = Object.keys(KINDS).filter((kind) => kinds[kind]).map((kind) => badge(kind, kinds[kind], KINDS[kind]));
+    if (lost) badges.push(badge("Miss", lost, NOT_FOUND));
     const hidden = below ? el("span", { class: "quiet" }, `${below} below the threshold`) : null;
     summary.replaceChildren(...(badges.length ? badges : [el("span", { class: "quiet" }, "no detections, no objects ")]), ...(hidden ? [hidden] : []));
   }
@@ -93,17 +111,17 @@ function imagesSection() {
   const tools = el("div", { class: "tools" },
     number("score from", { min: 0, max: 1, step: 0.01, value: state.score }, (v) => (+v).toFixed(2), (v) => { state.score = v; drawAll(); }),
     frames.length > 1 ? number("all images:", { min: 0, max: frames.length - 1, step: 1, value: state.stage }, (v) => stageOf(+v), (v) => cards.forEach((c) => c.setStage(v))) : null,
-    el("div", { class: "choice" }, toggle("objects", "ground truth"), toggle("boxes", "boxes"), hasMasks ? toggle("masks", "masks") : null, toggle("labels", "labels"), hasSem ? toggle("sem", "semantic map") : null),
+    el("div", { class: "toggles" }, toggle("objects", "ground truth"), toggle("boxes", "boxes"), hasMasks ? toggle("masks", "masks") : null, toggle("labels", "labels"), hasSem ? toggle("sem", "semantic map") : null),
     el("label", {}, "errors", el("select", { onchange: (event) => filter(event.target.value) },
       kinds.map((kind) => el("option", { value: kind, selected: kind === state.kind }, kind === "all" ? "all" : KINDS[kind][0])))));
-  const keys = el("div", { class: "legend" }, Object.entries(KINDS).map(([kind, [name, meaning]]) => el("span", { title: meaning }, swatch(kind, kind === "Miss"), name)),
+  const keys = el("div", { class: "legend" }, Object.entries({ ...KINDS, Miss: NOT_FOUND }).map(([kind, [name, meaning]]) => el("span", { title: meaning }, swatch(kind, kind === "Miss"), name)),
     el("span", {}, el("i", { class: "swatch dashed", style: "border-color:#868e96" }), "object (ground truth)"));
   const labels = hasSem ? el("div", { class: "legend" }, "semantic map: ", legend.map(([name, color]) => el("span", {}, el("i", { class: "swatch", style: `background:${color}` }), name))) : null;
   cards.forEach((card) => card.setStage(state.stage));
   filter(state.kind);
   const limit = data.counts.images > candidates ? ` The cost was computed for the ${candidates.toLocaleString("en")} images with the most errors.` : "";
   return section("images", "Images with the costliest errors",
-    el("p", { class: "quiet" }, `The cost of an image: by how many points AP50 of ${TASKS[task]} on the whole dataset would rise if this image alone had no errors, that is its missed objects found and its wrong detections gone. ` +
+    el("p", { class: "quiet" }, `The cost of an image: by how many points AP50 of ${TASKS[task]} on the whole dataset would rise if this image alone had no errors: all its objects found, its wrong detections gone. ` +
       `${count(with_errors, "image")} of ${data.counts.images.toLocaleString("en")} ${with_errors === 1 ? "has" : "have"} a cost; here ${images.length === 1 ? "is one" : `are ${images.length}`}, costliest first.${limit} ` +
       `Of each image, the ${max_detections} best detections with a score of ${min_score} or more. A click on an image enlarges it.`),
     keys, labels, images.length ? tools : null, el("div", { class: "gallery" }, cards.map((card) => card.card)));

@@ -39,10 +39,9 @@ function curvesSection(task) {
   const names = ["IoU 0.5", "IoU 0.75", "mean of IoU 0.5 to 0.95"];
   const place = el("div");
   const draw = (index) => {
-    const { lines } = curves.classes[index];
-    const mean = (line) => line.reduce((sum, v) => sum + v, 0) / line.length;
+    const { lines, ap } = curves.classes[index];
     place.replaceChildren(lineChart({ xTicks: fifths, yTicks: fifths, xLabel: "recall", yLabel: "precision",
-      lines: lines.map((line, i) => ({ name: `${names[i]}: AP ${percent(mean(line))}`, dashed: i > 0, points: line.map((v, k) => [curves.recall[k], v]) })) }));
+      lines: lines.map((line, i) => ({ name: `${names[i]}: AP ${percent(ap[i])}`, dashed: i > 0, points: line.map((v, k) => [curves.recall[k], v]) })) }));
   };
   const select = el("select", { "aria-label": "class", onchange: (event) => draw(event.target.value) },
     curves.classes.map((c, i) => el("option", { value: i }, c.name)));
@@ -93,13 +92,13 @@ function stagesSection(task) {
   const rows = data.stages.rows.filter((row) => row[task]);
   if (!rows.length) return null;
   const names = ["AP", "AP50", "AP75", "APs", "APm", "APl"];
-  const columns = [["name", ""], ...names.map((key) => [key, key, (v, row) => percent(v) + (row.previous && v != null && row.previous[key] != null ? ` (${signed(v - row.previous[key])})` : "")])];
+  const columns = [["name", ""], ...names.map((key) => [key, key, (v, row) => [percent(v), row.previous && v != null && row.previous[key] != null ? el("small", {}, signed(v - row.previous[key])) : null]])];
   const flat = rows.map((row, i) => ({ name: row.name, ...row[task], previous: i ? rows[i - 1][task] : null }));
   const chart = rows.length > 1 ? lineChart({ dots: true, xLabel: "stage", yLabel: `AP of ${TASKS[task]}`, xTicks: rows.map((_, i) => i), xNames: rows.map((_, i) => String(i + 1)),
     lines: ["AP", "AP50", "AP75"].filter((key) => rows.every((row) => row[task][key] != null)).map((key) => ({ name: key, points: rows.map((row, i) => [i, 100 * row[task][key]]) })) .filter((line) => line.points.length) }) : null;
   return section("stages", "By stage of the cascade",
-    el("p", { class: "quiet" }, `The model stopped after each stage, on ${data.stages.images === data.counts.images ? "all" : `${data.stages.images.toLocaleString("en")} of the ${data.counts.images.toLocaleString("en")}`} images. In brackets: against the stage before.`),
-    el("div", { class: "columns" }, sortableTable(columns, flat), chart));
+    el("p", { class: "quiet" }, `The model stopped after each stage, on ${data.stages.images === data.counts.images ? "all" : `${data.stages.images.toLocaleString("en")} of the ${data.counts.images.toLocaleString("en")}`} images. In small print: the change from the stage before.`),
+    el("div", { class: "beside" }, sortableTable(columns, flat), chart));
 }
 
 function trainingSection() {
