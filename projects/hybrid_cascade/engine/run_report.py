@@ -25,8 +25,8 @@ def write_run_report(
 ) -> None:
     """Write the report on the detections in a test dataset.
 
-    The measures are of all results. The model runs again, stage by stage, on the images that the
-    page shows and on those over which AP by stage is measured; the config bounds the number of both.
+    The measures are of all results. A model with stages runs again, stage by stage, on the images
+    that the page shows and on those over which AP by stage is measured. The config bounds both.
 
     Args:
         run_config: of the model.

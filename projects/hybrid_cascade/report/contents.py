@@ -57,10 +57,12 @@ def build_report(
     task, main = list(evaluations.items())[-1]  # masks if there are any
     costs = image_costs(main)
     shown = [int(i) + 1 for i in np.argsort(-costs, kind="stable")[:num_images]]
-    sampled = _evenly(len(results.images), num_stage_images)
-    stages = None
+    sampled, stages = [], None
     if model is not None:
-        ids = [[results.image_ids[i - 1] for i in some] for some in (sampled, shown)]
+        known = [i for i, key in enumerate(results.image_ids, start=1) if key in model.dataset]
+        sampled = [known[k - 1] for k in _evenly(len(known), num_stage_images)]
+        chosen = (sampled, [i for i in shown if i in set(known)])
+        ids = [[results.image_ids[i - 1] for i in some] for some in chosen]
         stages = run_stages(model, *ids)
     has_stages = stages is not None and len(stages.titles) > 1
     frames = _frames(results, main, task, shown, stages if has_stages else None)
@@ -120,8 +122,8 @@ def build_report(
 
 
 def _evenly(number: int, wanted: int) -> list[int]:
-    """Return some of the ids 1 to `number`, evenly spread."""
-    return sorted({int(i) + 1 for i in np.linspace(0, number - 1, min(number, wanted))})
+    """Return some of the numbers 1 to `number`, evenly spread."""
+    return [int(i) + 1 for i in np.linspace(0, number - 1, min(number, wanted))]
 
 
 def _frames(
@@ -166,7 +168,9 @@ def _of(detections: list[dict], results: Results, ids: Sequence[int]) -> list[di
     return [d for d in detections if d["image_id"] in wanted]
 
 
-def _by_stage(results: Results, stages: StageResults, sampled: list[int]) -> dict[str, Any]:
+def _by_stage(results: Results, stages: StageResults, sampled: list[int]) -> dict[str, Any] | None:
+    if not sampled:
+        return None
     rows = []
     for title, detections in zip(stages.titles, stages.detections, strict=True):
         part = results.of_images(sampled, _of(detections, results, sampled))

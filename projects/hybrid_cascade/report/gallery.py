@@ -43,7 +43,8 @@ def describe_image(
     """
     place = {category_id: k for k, category_id in enumerate(category_ids)}
     picture = image_uri(file)
-    uri, size = picture if picture else (None, (image.get("width", 0), image.get("height", 0)))
+    uri, size = picture or (None, (0, 0))
+    size = [image.get(key) or found for key, found in zip(("width", "height"), size, strict=True)]
     last = frames[-1].errors
     kinds = Counter(kind for kind in last.kinds if kind not in ("right", "crowd"))
     missed = int(last.missed.sum())
@@ -61,8 +62,8 @@ def describe_image(
         )
     return {
         "file": str(image.get("file_name", "")),
-        "width": image.get("width") or size[0],
-        "height": image.get("height") or size[1],
+        "width": size[0],
+        "height": size[1],
         "uri": uri,
         "objects": objects,
         "frames": [_describe_frame(frame, image, place) for frame in frames],

@@ -4,6 +4,7 @@ Letters: N images, K classes, D detections, G objects of the ground truth, each 
 """
 
 import json
+import math
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -71,18 +72,22 @@ class Results:
         known = {category["id"] for category in categories}
         annotations = []
         for index, annotation in enumerate(dataset.get("annotations") or [], start=1):
-            if annotation["image_id"] not in new_ids:
-                raise ValueError(
-                    f"the annotation of id {annotation.get('id')} is of image "
-                    f"{annotation['image_id']!r}, which is not among the images"
-                )
+            for key, values in (("image_id", new_ids), ("category_id", known)):
+                if annotation.get(key) not in values:
+                    raise ValueError(
+                        f"the annotation of id {annotation.get('id')} has {key} "
+                        f"{annotation.get(key)!r}, which its file does not have"
+                    )
             of_image = {"id": index, "image_id": new_ids[annotation["image_id"]]}
             annotations.append({**annotation, **of_image})
         renamed = []
         for index, detection in enumerate(detections):
             missing = [key for key in NEEDED if key not in detection]
-            if missing or not ("bbox" in detection or "segmentation" in detection):
-                raise ValueError(f"detection {index} lacks {missing or 'bbox'}")
+            if missing:
+                raise ValueError(f"detection {index} lacks {missing}")
+            _check_numbers(index, "score", [detection["score"]], 1)
+            if "bbox" in detection or "segmentation" not in detection:
+                _check_numbers(index, "bbox", detection.get("bbox"), 4)
             if detection["image_id"] not in new_ids:
                 raise ValueError(
                     f"detection {index} is of image_id {detection['image_id']!r}, which the "
@@ -158,6 +163,17 @@ def _read(path: str | os.PathLike) -> Any:
             return json.load(file)
         except ValueError as error:  # of the JSON or its encoding
             raise ValueError(f"{path} is no JSON file: {error}") from error
+
+
+def _check_numbers(index: int, key: str, values: Any, length: int) -> None:
+    if (
+        not isinstance(values, list)
+        or len(values) != length
+        or not all(isinstance(x, int | float) and math.isfinite(x) for x in values)
+    ):
+        what = "a finite number" if length == 1 else f"a list of {length} finite numbers"
+        found = values[0] if length == 1 else values
+        raise ValueError(f"{key} of detection {index} is {found!r}, but has to be {what}")
 
 
 def _order(image_id: Any) -> tuple[bool, Any]:

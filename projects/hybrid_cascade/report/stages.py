@@ -60,9 +60,9 @@ def run_stages(
 
     Args:
         source: the model and its inputs.
-        sampled: ids of images in the annotation file, for the measures by stage. They are left out
-            for a model without stages.
-        shown: those of the images whose semantic prediction is wanted, too.
+        sampled: ids of images in the annotation file, for the measures by stage.
+        shown: ids of the images whose semantic prediction is wanted, too. A model without stages
+            runs on these alone.
 
     Returns:
         None if the model has neither stages nor a semantic prediction.
@@ -71,14 +71,14 @@ def run_stages(
     has_stages = stages != [None]
     if not has_stages and not source.predicts_sem_seg:
         return None
-    ids = [*wanted, *sorted(set(sampled) - set(wanted), key=str)] if has_stages else wanted
+    others = [i for i in sampled if i not in set(wanted)] if has_stages else []
     category_ids = source.metadata.get("thing_dataset_id_to_contiguous_id") or {}
     category_of = {index: category_id for category_id, index in category_ids.items()}
     found = StageResults(
         [stage_title(source.model, stage) for stage in stages], [[] for _ in stages]
     )
     with inference_context(source.model), torch.no_grad():
-        for image_id in ids:
+        for image_id in [*wanted, *others]:
             batched_input = source.mapper(source.dataset[image_id])
             detections, sem_seg = detect_after_stages(source.model, batched_input, stages)
             for of_stage, instances in zip(found.detections, detections, strict=True):

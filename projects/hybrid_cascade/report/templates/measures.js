@@ -94,7 +94,7 @@ function stagesSection(task) {
   const names = ["AP", "AP50", "AP75", "APs", "APm", "APl"];
   const columns = [["name", ""], ...names.map((key) => [key, key, (v, row) => [percent(v), row.previous && v != null && row.previous[key] != null ? el("small", {}, signed(v - row.previous[key])) : null]])];
   const flat = rows.map((row, i) => ({ name: row.name, ...row[task], previous: i ? rows[i - 1][task] : null }));
-  const chart = rows.length > 1 ? lineChart({ dots: true, xLabel: "stage", yLabel: `AP of ${TASKS[task]}`, xTicks: rows.map((_, i) => i), xNames: rows.map((_, i) => String(i + 1)),
+  const chart = rows.length > 1 ? lineChart({ dots: true, xLabel: "stage", yLabel: `AP of ${TASKS[task]}`, xTicks: rows.map((_, i) => i), xNames: rows.map((row, i) => (row.name.match(/\d+/) || [i + 1])[0]),
     lines: ["AP", "AP50", "AP75"].filter((key) => rows.every((row) => row[task][key] != null)).map((key) => ({ name: key, points: rows.map((row, i) => [i, 100 * row[task][key]]) })) .filter((line) => line.points.length) }) : null;
   return section("stages", "By stage of the cascade",
     el("p", { class: "quiet" }, `The model stopped after each stage, on ${data.stages.images === data.counts.images ? "all" : `${data.stages.images.toLocaleString("en")} of the ${data.counts.images.toLocaleString("en")}`} images. In small print: the change from the stage before.`),
