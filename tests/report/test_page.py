@@ -1,11 +1,9 @@
-import json
-from html.parser import HTMLParser
-
 import pytest
 
 from hybrid_cascade.report import Results, build_report, write_report
 
 from .random_results import random_results
+from .read_page import Page
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>",
@@ -13,27 +11,6 @@ HOSTILE = (
     "<!--<script>",
     "$style ${data} & \u2028 日本語",
 )
-
-
-class Page(HTMLParser):
-    """The elements of a page, and what stands in its scripts."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.elements, self.texts = [], {}
-        self.feed(path.read_text("utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, text):
-        tag, attributes = self.elements[-1] if self.elements else ("", {})
-        key = attributes.get("id", tag)
-        self.texts[key] = self.texts.get(key, "") + text
-
-    @property
-    def data(self):
-        return json.loads(self.texts["data"])
 
 
 def test_the_data_in_the_page_are_the_contents(tmp_path):
