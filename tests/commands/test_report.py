@@ -14,6 +14,8 @@ from ..report.read_page import Page
 
 HTC = Path(__file__).parents[2] / "configs" / "quick_start" / "htc_toy.py"
 
+FEW_BOXES = ["train.device=cpu", "model.proposal_generator.post_nms_topk=[20,10]"]
+
 
 @pytest.fixture
 def files(tmp_path):
@@ -63,7 +65,7 @@ def of_model(weights):
 def test_a_model_finds_the_objects_itself(name, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = options(**of_model(weights), images=1)
-    overrides = ["train.device=cpu", f"dataloader.test.dataset.names={name}"]
+    overrides = [*FEW_BOXES, f"dataloader.test.dataset.names={name}"]
     assert report.main([*arguments, "--stage-images", "2", *overrides]) == 0
     data = Page(tmp_path / "report.html").data
     assert data["title"] == name
@@ -91,7 +93,7 @@ def test_a_model_looks_at_other_annotations_and_takes_results_for_its_own(
     results.write_text("[]")
     root = image["file_name"].rpartition("/")[0]
     given = options(annotations=annotations, results=results, output=tmp_path / "page.html")
-    arguments = [*options(**of_model(weights)), "--image-root", root, *given, "train.device=cpu"]
+    arguments = [*options(**of_model(weights)), "--image-root", root, *given, *FEW_BOXES]
     assert report.main(arguments) == 0
     data = Page(tmp_path / "page.html").data
     assert data["counts"]["images"] == 1

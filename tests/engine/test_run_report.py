@@ -32,6 +32,8 @@ def name(tmp_path_factory):
 def load(config, name, folder, *opts):
     data = [f"dataloader.test.dataset.names={name}", f"train.output_dir={folder}"]
     data += ["train.device=cpu", "train.num_panels=0"]
+    if config != "ssd_toy":
+        data.append("model.proposal_generator.post_nms_topk=[20,10]")  # few boxes
     return load_config(str(CONFIGS / "quick_start" / f"{config}.py"), [*data, *opts])
 
 
@@ -85,6 +87,19 @@ def test_the_switch_is_off_in_both_kinds_of_config(name, tmp_path):
 def test_an_evaluation_without_coco_results_leaves_no_report(name, tmp_path):
     draw_results(load("htc_toy", name, tmp_path), torch.nn.Linear(1, 1))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_results_that_do_not_fit_end_no_run(name, tmp_path, caplog):
+    (tmp_path / "inference").mkdir()
+    found = {"image_id": -5, "category_id": 1, "bbox": [1, 2, 9, 9], "score": 0.5}
+    (tmp_path / "inference" / "coco_instances_results.json").write_text(json.dumps([found]))
+    cfg = load("htc_toy", name, tmp_path)
+    evaluation = "hybrid_cascade.engine.evaluation"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{evaluation}.plot_precision_recall", lambda *args: None)
+        draw_results(cfg, torch.nn.Linear(1, 1))
+    assert not (tmp_path / "report.html").exists()
+    assert "report.html is not written" in caplog.text and "image_id -5" in caplog.text
 
 
 def test_the_log_names_the_page(name, tmp_path, caplog):

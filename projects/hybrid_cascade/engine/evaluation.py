@@ -180,7 +180,12 @@ def _write_report(run_config: RunConfig, model: nn.Module, dataset_name: str, pr
     if os.path.isfile(results) and MetadataCatalog.get(dataset_name).get("json_file"):
         path = os.path.join(folder, f"{prefix}report.html")
         metrics_json = os.path.join(folder, "metrics.json")
-        write_run_report(run_config, model, dataset_name, results, path, metrics_json=metrics_json)
+        try:
+            write_run_report(
+                run_config, model, dataset_name, results, path, metrics_json=metrics_json
+            )
+        except ValueError as error:  # of data whose faults only warn, for example
+            logger.error("%s is not written: %s", path, error)
 
 
 def _draw_panels(run_config: RunConfig, model: nn.Module, dataset_name: str, prefix: str) -> None:

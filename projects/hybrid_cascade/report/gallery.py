@@ -1,6 +1,5 @@
 """An image of the page: its picture, its objects, and its detections after each stage."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +45,6 @@ def describe_image(
     uri, size = picture or (None, (0, 0))
     size = [image.get(key) or found for key, found in zip(("width", "height"), size, strict=True)]
     last = frames[-1].errors
-    kinds = Counter(kind for kind in last.kinds if kind not in ("right", "crowd"))
-    missed = int(last.missed.sum())
     objects = []
     for g, annotation in enumerate(last.objects):
         objects.append(
@@ -67,7 +64,6 @@ def describe_image(
         "uri": uri,
         "objects": objects,
         "frames": [_describe_frame(frame, image, place) for frame in frames],
-        "errors": {**kinds, **({"Miss": missed} if missed else {})},
     }
 
 

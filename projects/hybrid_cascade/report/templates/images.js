@@ -29,7 +29,7 @@ function imageCard(image, position) {
       last ? el("label", { class: "stage" }, title, slider) : null,
       el("div", { class: "name", title: image.file }, image.file || `image ${position + 1}`),
       el("div", {}, el("b", {}, `costs ${percent(image.cost, 2)} AP50`)), summary));
-  let stage = last;
+  let [stage, kinds] = [last, {}];
   resized.observe(frame);
   frame.addEventListener("click", () => card.classList.toggle("large"));
   slider.addEventListener("input", () => { stage = +slider.value; draw(); });
@@ -64,7 +64,7 @@ function imageCard(image, position) {
       outline(object, object.crowd ? "var(--crowd)" : isLost ? "var(--Miss)" : "var(--object)", "object");
       if (isLost) label(object, `${data.names[object.class]} not found`, "var(--Miss)", NOT_FOUND[1]);
     }
-    const kinds = {};
+    kinds = {};
     for (const detection of shown.detections) {
       if (detection.score < state.score) { below += 1; continue; }
       kinds[detection.kind] = (kinds[detection.kind] || 0) + 1;
@@ -78,11 +78,13 @@ function imageCard(image, position) {
     if (frame.clientWidth) spread(frame);
     const badge = (kind, number, [name, meaning]) => el("span", { class: "badge", title: meaning }, swatch(kind, kind === "Miss"), `${number} ${name}`);
     const badges = Object.keys(KINDS).filter((kind) => kinds[kind]).map((kind) => badge(kind, kinds[kind], KINDS[kind]));
-    if (lost) badges.push(badge("Miss", lost, NOT_FOUND));
-    const hidden = below ? el("span", { class: "quiet" }, `${below} below the threshold`) : null;
+    if (lost) badges.push(badge("Miss", (kinds.Miss = lost), NOT_FOUND));
+    const hidden = below ? el("span", { class: "badge quiet" }, `${below} below the threshold`) : null;
     summary.replaceChildren(...(badges.length ? badges : [el("span", { class: "quiet" }, "no detections, no objects ")]), ...(hidden ? [hidden] : []));
   }
-  return { card, draw, setStage: (value) => { stage = Math.min(value, last); draw(); }, errors: image.errors };
+  // Of the kind that is chosen, in the stage and from the score that are shown.
+  const filter = () => { card.style.display = state.kind === "all" || kinds[state.kind] ? "" : "none"; };
+  return { card, draw: () => { draw(); filter(); }, setStage: (value) => { stage = Math.min(value, last); draw(); filter(); }, filter };
 }
 
 function imagesSection() {
@@ -103,22 +105,17 @@ function imagesSection() {
   const hasMasks = images.some((image) => [...image.objects, ...image.frames.flatMap((f) => f.detections)].some((shape) => shape.path));
   const hasSem = images.some((image) => image.sem_seg);
   const stageOf = (value) => (frames[value] ? frames[value].title : "");
-  const kinds = ["all", ...Object.keys(KINDS).filter((kind) => images.some((image) => image.errors[kind]))];
-  const filter = (kind) => {
-    state.kind = kind;
-    for (const { card, errors } of cards) card.hidden = card.style.display = kind === "all" || errors[kind] ? "" : "none";
-  };
+  const kinds = { all: ["all"], ...KINDS, Miss: NOT_FOUND };
   const tools = el("div", { class: "tools" },
     number("score from", { min: 0, max: 1, step: 0.01, value: state.score }, (v) => (+v).toFixed(2), (v) => { state.score = v; drawAll(); }),
     frames.length > 1 ? number("all images:", { min: 0, max: frames.length - 1, step: 1, value: state.stage }, (v) => stageOf(+v), (v) => cards.forEach((c) => c.setStage(v))) : null,
     el("div", { class: "toggles" }, toggle("objects", "ground truth"), toggle("boxes", "boxes"), hasMasks ? toggle("masks", "masks") : null, toggle("labels", "labels"), hasSem ? toggle("sem", "semantic map") : null),
-    el("label", {}, "errors", el("select", { onchange: (event) => filter(event.target.value) },
-      kinds.map((kind) => el("option", { value: kind, selected: kind === state.kind }, kind === "all" ? "all" : KINDS[kind][0])))));
+    el("label", {}, "images with", el("select", { onchange: (event) => { state.kind = event.target.value; cards.forEach((card) => card.filter()); } },
+      Object.entries(kinds).map(([kind, [name]]) => el("option", { value: kind, selected: kind === state.kind }, name)))));
   const keys = el("div", { class: "legend" }, Object.entries({ ...KINDS, Miss: NOT_FOUND }).map(([kind, [name, meaning]]) => el("span", { title: meaning }, swatch(kind, kind === "Miss"), name)),
     el("span", {}, el("i", { class: "swatch dashed", style: "border-color:#868e96" }), "object (ground truth)"));
   const labels = hasSem ? el("div", { class: "legend" }, "semantic map: ", legend.map(([name, color]) => el("span", {}, el("i", { class: "swatch", style: `background:${color}` }), name))) : null;
   cards.forEach((card) => card.setStage(state.stage));
-  filter(state.kind);
   const limit = data.counts.images > candidates ? ` The cost was computed for the ${candidates.toLocaleString("en")} images with the most errors.` : "";
   return section("images", "Images with the costliest errors",
     el("p", { class: "quiet" }, `The cost of an image: by how many points AP50 of ${TASKS[task]} on the whole dataset would rise if this image alone had no errors: all its objects found, its wrong detections gone. ` +
