@@ -70,7 +70,7 @@ function sortableTable(columns, rows, { tall } = {}) {
     });
     body.replaceChildren(...ordered.map((row) => el("tr", {}, columns.map(([key, , format]) => {
       const value = format ? format(row[key], row) : String(row[key]);
-      return el("td", {}, value);
+      return el("td", { title: key === "name" ? value : null }, value);
     }))));
   };
   const head = columns.map(([key, title]) => el("th", { scope: "col" }, el("button", { type: "button", onclick: () => {
