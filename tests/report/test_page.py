@@ -48,6 +48,7 @@ def test_names_are_texts_whatever_characters_they_have(tmp_path, name):
     hostile, expected = Page(tmp_path / "hostile.html"), Page(tmp_path / "plain.html")
     assert hostile.elements == expected.elements
     assert hostile.data == contents
+    assert not set("<>&") & set(hostile.texts["data"])
     assert hostile.data["names"] == [name, "b"]
     assert hostile.texts["title"].rstrip("\n") == name
     assert hostile.texts["script"] == expected.texts["script"]
