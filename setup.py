@@ -114,7 +114,7 @@ setup(
         "iopath",
         "omegaconf>=2.1,<2.4",
         "pycocotools",
-        "hotcoco",
+        "hotcoco>=1.3,<2",
         "matplotlib",
         "numpy",
         "pillow",

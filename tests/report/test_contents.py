@@ -188,3 +188,22 @@ def test_the_curves_of_the_training_and_the_config_are_in_it(tmp_path):
     path.write_text("no metrics")
     assert build_report(results, metrics_json=path)["training"] == []
     assert build_report(results, metrics_json=tmp_path / "none.json")["training"] == []
+
+
+def test_a_stage_that_finds_nothing_has_an_ap_of_masks_too():
+    dataset, detections = random_results()
+    model = model_of(dataset)
+    model.model.roi_heads.stages_that_find = 2
+    rows = build_report(Results.from_coco(dataset, detections), model=model)["stages"]["rows"]
+    assert [set(row) for row in rows] == [{"name", "bbox", "segm"}] * 3
+    assert rows[2]["segm"]["AP"] == 0
+
+
+def test_a_model_of_boxes_is_compared_with_results_of_masks():
+    dataset, detections = random_results()
+    model = model_of(dataset)
+    model.model.roi_heads.masks = False
+    contents = build_report(Results.from_coco(dataset, detections), model=model)
+    assert [set(row) for row in contents["stages"]["rows"]] == [{"name", "bbox"}] * 3
+    titles = [frame["title"] for frame in contents["gallery"]["images"][0]["frames"]]
+    assert titles[-1] == "results" and len(titles) == 4

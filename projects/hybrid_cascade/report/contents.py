@@ -1,19 +1,16 @@
-"""Everything that the page shows, as plain values.
-
-Letters: N images.
-"""
+"""Everything that the page shows, as plain values."""
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from detectron2.data import Metadata
 
 from ..visualization.sem_seg import make_legend, semantic_names
 from ..visualization.training_curves import curve_label, group_curves, read_metrics
 from .costs import MAX_CANDIDATES, image_costs
-from .error_kinds import find_errors
+from .error_kinds import ImageErrors, find_errors
 from .evaluation import IOU, Evaluation
 from .gallery import MAX_DETECTIONS, MIN_SCORE, Frame, describe_image
 from .pictures import label_map_uri
@@ -22,6 +19,15 @@ from .stages import ModelOfReport, StageResults, run_stages
 
 MAX_POINTS = 300  # of a training curve
 DEFAULT_THRESHOLD = 0.5  # where no detection is right
+
+
+@dataclass
+class _Frames:
+    """One position of the sliders: a frame of each image that is shown, see `Frame`."""
+
+    title: str
+    results: Results
+    errors: list[ImageErrors]
 
 
 def build_report(
@@ -128,7 +134,7 @@ def _evenly(number: int, wanted: int) -> list[int]:
 
 def _frames(
     results: Results, main: Evaluation, task: str, shown: list[int], stages: StageResults | None
-) -> list["_Frames"]:
+) -> list[_Frames]:
     """Return what the slider of each image goes through: the stages, then the results."""
     last = _Frames("results", results, find_errors(main, task, shown))
     if stages is None:
@@ -136,7 +142,7 @@ def _frames(
     frames = []
     for title, detections in zip(stages.titles, stages.detections, strict=True):
         of_stage = results.of_images(shown, _of(detections, results, shown))
-        # Of few images, the ids are those of their places.
+        # In a part of the results, ids are made anew.
         order = sorted(shown)
         evaluation = Evaluation(of_stage, task)
         errors = find_errors(evaluation, task, [order.index(i) + 1 for i in shown])
@@ -144,14 +150,7 @@ def _frames(
     return frames if _equal(frames[-1], last) else [*frames, last]
 
 
-class _Frames:
-    """One position of the slider, for all images."""
-
-    def __init__(self, title: str, results: Results, errors: list):
-        self.title, self.results, self.errors = title, results, errors
-
-
-def _equal(one: "_Frames", other: "_Frames") -> bool:
+def _equal(one: _Frames, other: _Frames) -> bool:
     """Tell whether two frames have the same detections."""
     for a, b in zip(one.errors, other.errors, strict=True):
         scores = [
@@ -174,7 +173,8 @@ def _by_stage(results: Results, stages: StageResults, sampled: list[int]) -> dic
     rows = []
     for title, detections in zip(stages.titles, stages.detections, strict=True):
         part = results.of_images(sampled, _of(detections, results, sampled))
-        tasks = [task for task in part.tasks if task in results.tasks]
+        # A stage that finds nothing has an AP too.
+        tasks = [t for t in results.tasks if t in part.tasks or not part.detections]
         rows.append({"name": title, **{t: Evaluation(part, t).metrics() for t in tasks}})
     return {"rows": rows, "images": len(sampled)}
 
@@ -185,7 +185,7 @@ def _semantic(
     """Return the semantic predictions as URIs, and the legend of their labels."""
     if stages is None or not stages.sem_segs:
         return {}, {}
-    metadata: Metadata = model.metadata
+    metadata = model.metadata
     maps = list(stages.sem_segs.values())
     flat = np.concatenate([sem_seg.ravel() for sem_seg in maps])
     legend = make_legend([flat], semantic_names(model.model, metadata), metadata)
