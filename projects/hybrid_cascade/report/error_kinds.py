@@ -78,9 +78,8 @@ def _of_image(
     classes = np.array([a["category_id"] for a in objects], int)
     column_of = {a["id"]: g for g, a in enumerate(objects)}
     kinds, best_ious = [], np.zeros(len(indices))
-    is_touched = np.array(
-        [a["id"] in scores for a in objects], bool
-    )  # by a detection that is nearly right
+    # Found, or touched by a detection that is nearly right.
+    is_touched = np.array([a["id"] in scores for a in objects], bool)
     for row, index in enumerate(indices):
         of_all = ious[row]
         best_ious[row] = of_all.max(initial=0)

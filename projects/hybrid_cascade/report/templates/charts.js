@@ -7,7 +7,7 @@ function tidy(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 10000) return `${+(value / 1000).toPrecision(3)}k`;
-  return size < 0.001 ? value.toExponential(0) : String(+value.toPrecision(3));
+  return size < 0.001 ? value.toExponential(1).replace(".0e", "e") : String(+value.toPrecision(3));
 }
 
 // Round steps from 0 to at least `most`.
