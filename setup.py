@@ -141,7 +141,10 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
-    package_data={"": ["*.html", "*.css", "*.js", "py.typed"]},
+    package_data={
+        "": ["*.html", "*.css", "*.js", "py.typed"],
+        "hybrid_cascade.report": ["templates/*"],
+    },
     entry_points={"console_scripts": ["hybrid-cascade = hybrid_cascade.commands.main:main"]},
     # The same whatever the building machine has. README.md says how to do with another OpenCV.
     install_requires=[
@@ -151,7 +154,7 @@ setup(
         "iopath",
         "omegaconf>=2.1,<2.4",
         "pycocotools",
-        "hotcoco>=1.3",
+        "hotcoco>=1.3,<2",
         "matplotlib",
         "numpy",
         "pillow",

@@ -13,6 +13,7 @@ FLOORS = [
     {"config", "version", "layers", "data", "evaluation"},
     {"modeling"},
     {"converters", "visualization", "swap_heads"},
+    {"report"},
     {"engine"},
     {"export", "model_zoo", "moved_names"},
     {"predict"},

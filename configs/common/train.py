@@ -6,6 +6,7 @@ train = get_config("common/train.py").train
 train.seed = -1
 train.clip_gradients = dict(enabled=False, clip_type="norm", clip_value=35.0, norm_type=2.0)
 train.num_panels = 6
+train.report = dict(enabled=True, images=24, stage_images=100)
 train.evaluate_sem_seg = False
 train.channels_last = None  # None: True on CPUs, False on GPUs
 train.test_time = dict(checkpoints=[], short_sides=[], max_size=1333, flip=False)

@@ -152,5 +152,11 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.TEST.CHECKPOINTS = []
     # How many images of the test dataset are drawn stage by stage after training and evaluation
     cfg.TEST.NUM_PANELS = 6
+    # report.html after training and evaluation: how many images it shows, and over how many AP by
+    # stage of the cascade is measured (0: none)
+    cfg.TEST.REPORT = CfgNode()
+    cfg.TEST.REPORT.ENABLED = True
+    cfg.TEST.REPORT.IMAGES = 24
+    cfg.TEST.REPORT.STAGE_IMAGES = 100
     # Measure the semantic branch too, by the label maps of the test datasets (mIoU)
     cfg.TEST.EVALUATE_SEM_SEG = False

@@ -119,6 +119,7 @@ def config(name, folder, kinds):
             "train.device=cpu",
             "train.max_iter=4",
             "train.num_panels=0",
+            "train.report.enabled=False",
             f"train.output_dir={folder / 'output'}",
         ],
     )

@@ -17,6 +17,7 @@ def test_htc_learns_two_images_by_heart(tmp_path):
             f"train.output_dir={tmp_path}",
             "train.max_iter=100",
             "train.num_panels=0",
+            "train.report.enabled=False",
             "dataloader.train.total_batch_size=2",
             "dataloader.train.dataset.names=overfit_train",
             "dataloader.train.mapper.augmentations=[]",

@@ -119,7 +119,11 @@ def test_a_pattern_without_a_loss_is_an_error():
 
 def lazy_trainer(folder, *overrides):
     data = ["dataloader.train.dataset.names=few_toy_scenes_train"]
-    data += ["dataloader.test.dataset.names=few_toy_scenes_val", "train.num_panels=0"]
+    data += [
+        "dataloader.test.dataset.names=few_toy_scenes_val",
+        "train.num_panels=0",
+        "train.report.enabled=False",
+    ]
     data += ["dataloader.train.total_batch_size=2", f"train.output_dir={folder}"]
     return Trainer(load_config(TOY, [*data, "train.max_iter=2", *overrides]))
 
@@ -141,7 +145,7 @@ INPUT:
   MIN_SIZE_TRAIN: (64,)
   MIN_SIZE_TEST: 64
 SOLVER: {{IMS_PER_BATCH: 1, MAX_ITER: 1, BASE_LR: 0.0001}}
-TEST: {{NUM_PANELS: 0}}
+TEST: {{NUM_PANELS: 0, REPORT: {{ENABLED: False}}}}
 """
 
 

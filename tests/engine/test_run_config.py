@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hybrid_cascade.engine import as_run_config, load_config, test_augmentations, test_dataset_names
 
@@ -16,6 +17,9 @@ VALUES = [
     ("output_dir", "train.output_dir", "OUTPUT_DIR", "somewhere"),
     ("initial_weights", "train.init_checkpoint", "MODEL.WEIGHTS", "some.pth"),
     ("num_panels", "train.num_panels", "TEST.NUM_PANELS", 3),
+    ("writes_report", "train.report.enabled", "TEST.REPORT.ENABLED", False),
+    ("report_images", "train.report.images", "TEST.REPORT.IMAGES", 5),
+    ("report_stage_images", "train.report.stage_images", "TEST.REPORT.STAGE_IMAGES", 7),
     ("evaluates_sem_seg", "train.evaluate_sem_seg", "TEST.EVALUATE_SEM_SEG", True),
     ("channels_last", "train.channels_last", "MODEL.CHANNELS_LAST", True),
     ("freeze", "train.freeze", "SOLVER.FREEZE", ["backbone", "roi_heads"]),
@@ -83,3 +87,30 @@ def test_what_the_trainer_reads_is_the_same_for_both_kinds_of_config():
     ]:
         assert lazy[section][key] == yaml[section][key], (section, key)
     assert lazy.is_frozen() and yaml.is_frozen()
+
+
+@pytest.mark.parametrize("kind", [LAZY, YAML], ids=["lazy", "yaml"])
+def test_another_test_dataset_takes_the_place_of_the_configs(kind):
+    run_config = as_run_config(load(kind))
+    before = run_config.test_dataset_names
+    assert run_config.with_test_dataset("other").test_dataset_names == ["other"]
+    assert run_config.test_dataset_names == before
+
+
+@pytest.mark.parametrize("kind", [LAZY, YAML], ids=["lazy", "yaml"])
+def test_the_text_of_a_config_is_yaml_with_its_values(kind):
+    run_config = as_run_config(load(kind, *VALUES))
+    values = yaml.safe_load(run_config.text)
+    for _, *keys, expected in VALUES:
+        value = values
+        for key in keys[kind is YAML].split("."):
+            value = value[key]
+        assert value == expected
+
+
+def test_functions_and_classes_of_a_lazy_config_stand_in_its_text_by_their_names():
+    cfg = load_config(str(LAZY[0]))
+    cfg.optimizer.params.overrides = {"a": len}
+    text = yaml.safe_load(as_run_config(cfg).text)
+    assert text["model"]["_target_"].startswith("hybrid_cascade.modeling.semantic.")
+    assert text["optimizer"]["params"]["overrides"] == {"a": "builtins.len"}

@@ -22,6 +22,7 @@ def trainer(folder, *overrides):
         "train.max_iter=2",
         "train.log_period=1",
         "train.num_panels=1",
+        "train.report.images=1",
         "model.image_size=96",
         "dataloader.train.total_batch_size=2",
         "dataloader.train.dataset.names=toy_scenes_for_ssd_train",

@@ -19,6 +19,7 @@ TINY = [
     "train.checkpointer.period=100",
     "train.log_period=1",
     "train.num_panels=0",
+    "train.report.enabled=False",
     "dataloader.train.total_batch_size=1",
     "dataloader.train.dataset.names=stopped_toy_scenes_train",
     "dataloader.test.dataset.names=stopped_toy_scenes_val",

@@ -21,6 +21,8 @@ TINY = [
     "train.checkpointer.period=2",
     "train.log_period=1",
     "train.num_panels=1",
+    "train.report.images=1",
+    "train.report.stage_images=0",
     "dataloader.train.total_batch_size=2",
     "dataloader.train.dataset.names=four_toy_scenes_train",
     "dataloader.test.dataset.names=four_toy_scenes_val",
@@ -53,6 +55,7 @@ def test_a_training_leaves_metrics_curves_panels_and_checkpoints(tmp_path):
     run(tmp_path)
     written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     expected = {"metrics.json", "results.json", "training_curves.png", "precision_recall.png"}
+    expected |= {"report.html"}
     assert expected | {"model_final.pth", "model_0000001.pth"} <= written
     assert len([name for name in written if name.startswith("panels/")]) == 1
     assert any("tfevents" in name for name in written)
@@ -195,7 +198,7 @@ INPUT:
   MIN_SIZE_TRAIN: (96,)
   MIN_SIZE_TEST: 96
 SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 2, BASE_LR: 0.001}}
-TEST: {{NUM_PANELS: 1}}
+TEST: {{NUM_PANELS: 1, REPORT: {{IMAGES: 1, STAGE_IMAGES: 0}}}}
 """
 
 
@@ -208,7 +211,7 @@ def test_a_yaml_config_trains_through_the_same_trainer(tmp_path):
     trainer.train()
     written = {p.name for p in (tmp_path / "out").iterdir()}
     expected = {"metrics.json", "results.json", "training_curves.png", "model_final.pth", "panels"}
-    assert expected <= written
+    assert expected | {"report.html"} <= written
 
 
 def test_the_switches_of_a_yaml_config_work_together(tmp_path):

@@ -37,9 +37,11 @@ YAML = str(ROOT / "configs" / "yaml" / "htc" / "htc_r50_fpn_1x.yaml")
 CLASSES = ("fern", "moss", "tree")
 LABELS = (*CLASSES, "soil")
 OPTIONS = {
-    LAZY: """train.device=cpu train.num_panels=0 dataloader.train.total_batch_size=1
-        dataloader.train.dataset.names=train dataloader.test.dataset.names=val""",
-    YAML: """MODEL.DEVICE cpu TEST.NUM_PANELS 0 SOLVER.IMS_PER_BATCH 1 DATALOADER.NUM_WORKERS 0
+    LAZY: """train.device=cpu train.num_panels=0 train.report.enabled=False
+        dataloader.train.total_batch_size=1 dataloader.train.dataset.names=train
+        dataloader.test.dataset.names=val""",
+    YAML: """MODEL.DEVICE cpu TEST.NUM_PANELS 0 TEST.REPORT.ENABLED False
+        SOLVER.IMS_PER_BATCH 1 DATALOADER.NUM_WORKERS 0
         DATASETS.TRAIN ('train',) DATASETS.TEST ('val',)
         INPUT.MIN_SIZE_TRAIN (48,) INPUT.MIN_SIZE_TEST 48""",
 }

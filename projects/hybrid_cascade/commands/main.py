@@ -13,6 +13,7 @@ COMMANDS = {
     "visualize": ("visualize", (), "draw what each stage of a cascade finds"),
     "check": ("check", (), "say what is wrong and what is odd in your data"),
     "convert": ("convert", (), "convert a checkpoint of another project"),
+    "report": ("report", (), "write a page that shows what a model finds, and its errors"),
     "export": ("export", (), "write a model that runs without this package"),
     "convert-data": ("convert_data", (), "convert annotations to COCO's format"),
     "prepare-sbd": ("prepare_sbd", (), "convert SBD's masks to COCO's format"),

@@ -16,6 +16,7 @@ from .run_config import (
     test_augmentations,
     test_dataset_names,
 )
+from .run_report import write_run_report
 from .trainer import Trainer
 
 LazyTrainer = Trainer  # its name for a LazyConfig, before `Trainer` took both kinds of config
@@ -40,4 +41,5 @@ __all__ = [
     "test_augmentations",
     "test_dataset_names",
     "with_test_time_options",
+    "write_run_report",
 ]

@@ -47,6 +47,9 @@ TRAIN_DEFAULTS = {
     },
     # Test images that are drawn stage by stage after training and evaluation.
     "num_panels": 6,
+    # report.html after training and evaluation: how many images it shows, and over how many AP by
+    # stage of the cascade is measured (0: none).
+    "report": {"enabled": True, "images": 24, "stage_images": 100},
     # Measure the semantic branch too, by the label maps of the test dataset (mIoU).
     "evaluate_sem_seg": False,
     # Memory format of the convolutions. None: channels-last on CPUs.

@@ -36,6 +36,7 @@ from ..visualization import draw_cascade_panel, plot_precision_recall
 from .config_checks import check_test_datasets
 from .data_checks import check_annotation_files, check_test_data
 from .run_config import RunConfig, as_run_config
+from .run_report import write_run_report
 
 logger = logging.getLogger(__name__)
 
@@ -164,10 +165,10 @@ def _without_nan(metrics):
 
 
 def draw_results(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
-    """Draw precision/recall curves of the last evaluation, and panels of some test images.
+    """Draw precision/recall curves of the last evaluation, panels of some test images, the report.
 
-    Writes precision_recall.png and panels/*.png into the output folder (prefixed with the name of
-    the dataset if there are several).
+    Writes precision_recall.png, panels/*.png and report.html into the output folder (prefixed with
+    the name of the dataset if there are several).
     """
     run_config = as_run_config(cfg)
     names = run_config.test_dataset_names
@@ -175,6 +176,8 @@ def draw_results(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
         prefix = "" if len(names) == 1 else f"{name}_"
         _draw_precision_recall(run_config, name, prefix)
         _draw_panels(run_config, model, name, prefix)
+        if run_config.writes_report:
+            _write_report(run_config, model, name, prefix)
     logger.info("Curves and panels saved to %s", run_config.output_dir)
 
 
@@ -185,6 +188,20 @@ def _draw_precision_recall(run_config: RunConfig, dataset_name: str, prefix: str
     if os.path.isfile(detections) and ground_truth:
         path = os.path.join(run_config.output_dir, f"{prefix}precision_recall.png")
         plot_precision_recall(ground_truth, detections, path)
+
+
+def _write_report(run_config: RunConfig, model: nn.Module, dataset_name: str, prefix: str) -> None:
+    folder = run_config.output_dir
+    results = os.path.join(_inference_dir(run_config, dataset_name), "coco_instances_results.json")
+    if os.path.isfile(results) and MetadataCatalog.get(dataset_name).get("json_file"):
+        path = os.path.join(folder, f"{prefix}report.html")
+        metrics_json = os.path.join(folder, "metrics.json")
+        try:
+            write_run_report(
+                run_config, model, dataset_name, results, path, metrics_json=metrics_json
+            )
+        except ValueError as error:  # of data whose faults only warn, for example
+            logger.error("%s is not written: %s", path, error)
 
 
 def _draw_panels(run_config: RunConfig, model: nn.Module, dataset_name: str, prefix: str) -> None:

@@ -15,7 +15,7 @@ from .class_colors import thing_name
 from .instances import draw_annotations, draw_detections, draw_note
 from .layout import compose, resize_to_tile, tile_size
 from .sem_seg import draw_sem_seg, make_legend, paint_targets, semantic_names
-from .stages import detect_after_stages, find_stages
+from .stages import detect_after_stages, find_stages, stage_title
 
 SEMANTIC_COLUMNS = 3  # prediction, ground truth and legend
 
@@ -72,7 +72,7 @@ def draw_cascade_panel(
         tile = draw_detections(image, shown, metadata)
         if not len(shown):
             tile = draw_note(tile, _note_on_scores(instances, score_thresh, metadata))
-        instance_tiles.append((_stage_title(model, stage), tile))
+        instance_tiles.append((stage_title(model, stage), tile))
     if prediction is not None:
         sem_segs["semantic prediction"] = prediction.cpu().numpy()
     painted = None
@@ -95,15 +95,3 @@ def _note_on_scores(instances: Instances, score_thresh: float, metadata: Metadat
     best = instances[instances.scores.argmax().reshape(1)]
     name = thing_name(best.pred_classes.item(), metadata)
     return f"no score of {score_thresh:g} or more; best: {name} {best.scores.item():.2g}"
-
-
-def _stage_title(model: nn.Module, stage: int | None) -> str:
-    if stage is None:
-        return "detections"
-    title = f"after stage {stage}"
-    matchers = getattr(model.roi_heads, "proposal_matchers", [])
-    if stage <= len(matchers):
-        # A matcher pads its thresholds with -inf and inf.
-        ious = [f"{t:g}" for t in matchers[stage - 1].thresholds if np.isfinite(t)]
-        title += f" (IoU {'/'.join(ious)})"
-    return title

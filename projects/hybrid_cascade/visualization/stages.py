@@ -1,5 +1,7 @@
 """The detections of a model after each of its stages, and its semantic prediction."""
 
+import math
+
 import torch
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -24,6 +26,19 @@ def find_stages(model: nn.Module) -> list[int | None]:
     if not _has_steps(model) or not hasattr(heads, "test_stage_choices"):
         return [None]
     return list(heads.test_stage_choices)
+
+
+def stage_title(model: nn.Module, stage: int | None) -> str:
+    """Return the title of what is found after a stage: "after stage 2 (IoU 0.6)"."""
+    if stage is None:
+        return "detections"
+    title = f"after stage {stage}"
+    matchers = getattr(model.roi_heads, "proposal_matchers", [])
+    if stage <= len(matchers):
+        # A matcher pads its thresholds with -inf and inf.
+        ious = [f"{t:g}" for t in matchers[stage - 1].thresholds if math.isfinite(t)]
+        title += f" (IoU {'/'.join(ious)})"
+    return title
 
 
 @torch.no_grad()

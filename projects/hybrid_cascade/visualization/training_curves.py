@@ -55,6 +55,17 @@ def read_metrics(metrics_json: str | os.PathLike) -> dict[str, Curve]:
     return metrics
 
 
+def group_curves(metrics: dict[str, Curve]) -> dict[str, dict[str, Curve]]:
+    """Return the curves of each of `PLOTS` that has any, by its title."""
+    plots: dict[str, dict[str, Curve]] = {title: {} for title in PLOTS}
+    for name, curve in sorted(metrics.items()):
+        for title, pattern in PLOTS.items():
+            if re.fullmatch(pattern, name):
+                plots[title][name] = curve
+                break
+    return {title: curves for title, curves in plots.items() if curves}
+
+
 def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.PathLike) -> None:
     """Draw losses, learning rate and AP over iterations; plots without data are left out.
 
@@ -65,13 +76,7 @@ def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.P
     Raises:
         ValueError: if no line of the file has metrics.
     """
-    plots: dict[str, dict[str, Curve]] = {title: {} for title in PLOTS}
-    for name, curve in sorted(read_metrics(metrics_json).items()):
-        for title, pattern in PLOTS.items():
-            if re.fullmatch(pattern, name):
-                plots[title][name] = curve
-                break
-    plots = {title: curves for title, curves in plots.items() if curves}
+    plots = group_curves(read_metrics(metrics_json))
     rows = math.ceil(len(plots) / COLUMNS)
     figure = Figure(figsize=(4.6 * COLUMNS, 3.4 * rows), dpi=100, layout="constrained")
     last = max(iteration for curves in plots.values() for c in curves.values() for iteration in c)
@@ -80,7 +85,7 @@ def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.P
         for name, curve in curves.items():
             # The curve of a single evaluation is one point, invisible without a marker.
             marker = "o" if len(curve) == 1 or title == "AP" else None
-            axes.plot(curve.keys(), curve.values(), marker=marker, label=_label(name))
+            axes.plot(curve.keys(), curve.values(), marker=marker, label=curve_label(name))
         axes.set_xlim(0, 1.03 * max(last, 1))
         # NaN leaves a gap in a curve, and no bound.
         values = [value for c in curves.values() for value in c.values() if math.isfinite(value)]
@@ -91,7 +96,7 @@ def plot_training_curves(metrics_json: str | os.PathLike, output_png: str | os.P
     figure.savefig(output_png)
 
 
-def _label(name: str) -> str:
+def curve_label(name: str) -> str:
     """Return the part of a metric's name that its plot's title does not say, stages from 1."""
     stage = re.search(r"_stage(\d+)$", name)
     if stage:

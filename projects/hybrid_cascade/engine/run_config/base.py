@@ -93,6 +93,26 @@ class RunConfig(ABC):
         return self._value("num_panels")
 
     @property
+    def writes_report(self) -> bool:
+        """Tell whether report.html is written after training and evaluation."""
+        return self._value("writes_report")
+
+    @property
+    def report_images(self) -> int:
+        """Return how many images the report shows."""
+        return self._value("report_images")
+
+    @property
+    def report_stage_images(self) -> int:
+        """Return over how many images the report measures AP by stage."""
+        return self._value("report_stage_images")
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """Return the config as a text, in YAML."""
+
+    @property
     def evaluates_sem_seg(self) -> bool:
         """Tell whether the model returns "sem_seg", which is measured by label maps."""
         return self._value("evaluates_sem_seg")
@@ -179,6 +199,10 @@ class RunConfig(ABC):
     @abstractmethod
     def test_dataset_names(self) -> list[str]:
         """Return the registered names of the datasets to evaluate on."""
+
+    @abstractmethod
+    def with_test_dataset(self, name: str) -> "RunConfig":
+        """Return a copy of the config that evaluates on another dataset alone."""
 
     @abstractmethod
     def build_model(self) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Any
 
 import detectron2.data.transforms as T
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.data import (
     DatasetCatalog,
@@ -36,6 +37,9 @@ class LazyRunConfig(RunConfig):
         "device": "train.device",
         "initial_weights": "train.init_checkpoint",
         "num_panels": "train.num_panels",
+        "writes_report": "train.report.enabled",
+        "report_images": "train.report.images",
+        "report_stage_images": "train.report.stage_images",
         "evaluates_sem_seg": "train.evaluate_sem_seg",
         "channels_last": "train.channels_last",
         "check_images": "train.check_images",
@@ -62,6 +66,11 @@ class LazyRunConfig(RunConfig):
         except ConfigError as error:
             part = _failing_part(key, self.cfg[key])
             raise ConfigError(str(error).replace(key, part, 1)) from error.__cause__
+
+    @property
+    def text(self) -> str:
+        plain = _plain(OmegaConf.to_container(self.cfg, resolve=False))
+        return yaml.safe_dump(plain, default_flow_style=None, sort_keys=False, width=100)
 
     @property
     def max_to_keep(self) -> int | None:
@@ -93,6 +102,9 @@ class LazyRunConfig(RunConfig):
     @property
     def test_dataset_names(self) -> list[str]:
         return _as_list(self.cfg.dataloader.test.dataset.names)
+
+    def with_test_dataset(self, name: str) -> "LazyRunConfig":
+        return self.replaced(test_datasets=name)
 
     def build_model(self) -> nn.Module:
         if self.cfg.model.get("stuff_labels") == []:
@@ -209,6 +221,18 @@ class LazyRunConfig(RunConfig):
 
 def _as_list(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value in which functions, classes and objects are replaced by their names."""
+    if isinstance(value, dict):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{name}" if name else repr(value)
 
 
 def _failing_part(key: str, node: DictConfig | ListConfig) -> str:

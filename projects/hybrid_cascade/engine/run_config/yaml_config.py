@@ -33,6 +33,9 @@ class YamlRunConfig(RunConfig):
         "device": "MODEL.DEVICE",
         "initial_weights": "MODEL.WEIGHTS",
         "num_panels": "TEST.NUM_PANELS",
+        "writes_report": "TEST.REPORT.ENABLED",
+        "report_images": "TEST.REPORT.IMAGES",
+        "report_stage_images": "TEST.REPORT.STAGE_IMAGES",
         "evaluates_sem_seg": "TEST.EVALUATE_SEM_SEG",
         "channels_last": "MODEL.CHANNELS_LAST",
         "check_images": "DATALOADER.CHECK_IMAGES",
@@ -49,6 +52,10 @@ class YamlRunConfig(RunConfig):
         "train_datasets": "DATASETS.TRAIN",
         "test_datasets": "DATASETS.TEST",
     }
+
+    @property
+    def text(self) -> str:
+        return self.cfg.dump()
 
     @property
     def inference_options(self) -> InferenceOptions:
@@ -72,6 +79,9 @@ class YamlRunConfig(RunConfig):
     @property
     def test_dataset_names(self) -> list[str]:
         return list(self.cfg.DATASETS.TEST)
+
+    def with_test_dataset(self, name: str) -> "YamlRunConfig":
+        return self.replaced(test_datasets=(name,))
 
     def build_model(self) -> nn.Module:
         with naming("MODEL"):
