@@ -5,7 +5,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
-from hybrid_cascade.export.torchscript import largest_differences, trace
+from hybrid_cascade.export import largest_differences, trace
 from hybrid_cascade.layers.deform_conv import DeformConv
 
 from .small_configs import CONFIGS, load_small
