@@ -8,13 +8,31 @@ import torch
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from hybrid_cascade.data import DatasetError
+from hybrid_cascade.engine import ConfigError
 from hybrid_cascade.engine.faults import describe_fault
+from hybrid_cascade.engine.run_config import UnknownKeyError
 
 
 def raised(function):
     with pytest.raises(Exception) as caught:  # noqa: PT011
         function()
     return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("train.max_iter is 'x'"),
+        UnknownKeyError("No key 'train.x'"),
+        DatasetError("Dataset 'a' has no images"),
+        FileNotFoundError("There is no checkpoint 'a.pth'"),
+    ],
+)
+def test_mistakes_of_the_user_need_no_traceback(error):
+    assert describe_fault(error) == str(error)
+    assert describe_fault(FileNotFoundError(errno.ENOENT, "No such file", "a.jpg")) is None
+    assert describe_fault(ValueError("a")) is None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

@@ -9,6 +9,9 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
+from ..data import DatasetError
+from .run_config import ConfigError
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST_PROCESS = re.compile(
     r"closed by peer|reset by peer|broken pipe|timed? ?out|connection was closed", re.IGNORECASE
@@ -22,9 +25,13 @@ def describe_fault(error: BaseException) -> str | None:
         error: what ended it. What was raised before it counts too (`__context__`, `__cause__`).
 
     Returns:
-        None if it is none of these: a loss that is not finite, a data loader worker that died, a
-        full disk, another process that hangs or ended.
+        None if it is none of these: a mistake in the config or in the data, a file that is named
+        and not there, a loss that is not finite, a data loader worker that died, a full disk,
+        another process that hangs or ended.
     """
+    is_ours = isinstance(error, FileNotFoundError) and error.errno is None  # not the system's
+    if is_ours or isinstance(error, ConfigError | DatasetError):
+        return str(error)
     chain = list(_chain(error))
     for one in chain:
         if isinstance(one, OSError) and one.errno in _DISK_FULL:
