@@ -34,7 +34,7 @@ format: install
 	$(PY) -m ruff format .
 
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) build output *.egg-info projects/hybrid_cascade/layers/_C*.so

@@ -69,10 +69,13 @@ def translate(source: str) -> str:
 
 
 def _compile(sources: dict[Path, str], library: Path) -> None:
-    files = [CSRC / "library.cpp", *(CSRC / name / f"{name}.cpp" for name in OPERATORS)]
-    for path, text in sources.items():
-        files.append(BUILD / f"{path.stem}_emulated.cpp")
-        files[-1].write_text(f'#include <emulated_cuda.h>\n#line 1 "{path}"\n{text}')
+    # In one file, since the compiler spends most of its time on PyTorch's headers.
+    parts = ["#include <emulated_cuda.h>"]
+    for path in (CSRC / "library.cpp", *(CSRC / name / f"{name}.cpp" for name in OPERATORS)):
+        parts.append(f'#include "{path}"')
+    parts += [f'#line 1 "{path}"\n{text}' for path, text in sources.items()]
+    unit = library.with_suffix(".cpp")
+    unit.write_text("\n".join(parts))
     # In place of the kernels for CPUs, the operators of the namespace `emulated_cuda` get these.
     names = {"hybrid_cascade": "emulated_cuda"}
     names |= {f"{step}_cpu": f"{step}_cuda" for step in ("forward", "backward")}
@@ -81,7 +84,7 @@ def _compile(sources: dict[Path, str], library: Path) -> None:
     command += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
     command += [f"-I{HERE / 'include'}", *(f"-I{CSRC / name}" for name in OPERATORS)]
     command += [f"-isystem{path}" for path in include_paths()]
-    command += [*map(str, files), *(f"-L{path}" for path in library_paths())]
+    command += [str(unit), *(f"-L{path}" for path in library_paths())]
     part = library.with_suffix(".part")
     command += ["-lc10", "-ltorch", "-ltorch_cpu", "-o", str(part)]
     subprocess.run(command, check=True)
