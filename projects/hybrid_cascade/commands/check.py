@@ -1,6 +1,6 @@
 """Say what is wrong and what is odd in your data, before a training does, and draw some of it.
 
-    tools/check_dataset.py --train train.json --train-images train/ \\
+    %(prog)s --train train.json --train-images train/ \\
         --val val.json --val-images val/ --contact-sheet sheet.png
 
 The files are in COCO's format. Errors are what a training or evaluation would stop for. What is odd

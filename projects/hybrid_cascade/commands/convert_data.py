@@ -1,15 +1,15 @@
 """Convert annotations of Labelme, YOLO, VOC or LVIS into COCO's JSON, or share out such a file.
 
-    tools/convert_dataset.py --from labelme annotations/ --images photos/ --output train.json
-    tools/convert_dataset.py --from yolo labels/train/ --images images/train/ --output train.json
-    tools/convert_dataset.py --from coco all.json --output train.json --val-output val.json
+    %(prog)s --from labelme annotations/ --images photos/ --output train.json
+    %(prog)s --from yolo labels/train/ --images images/train/ --output train.json
+    %(prog)s --from coco all.json --output train.json --val-output val.json
 
 INPUT is a folder of labels, or a JSON file (coco, lvis). With --val-output, a fifth of the images,
 chosen at random, goes to a second file. Classes are numbered as in --classes, a text file with a
 name in each line, YOLO's data.yaml, or another JSON file in COCO's format. Without it, they are
 numbered by the alphabet (labelme, voc), or as in the data.yaml or classes.txt near the labels
 (yolo). If two folders are converted, to train on and to evaluate on, both need the same --classes.
-SBD has tools/prepare_sbd.py.
+SBD has a command of its own (tools/prepare_sbd.py, hybrid-cascade prepare-sbd).
 
 The exit code is 2 if something can't be converted; the message names file and key.
 """

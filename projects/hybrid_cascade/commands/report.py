@@ -2,12 +2,12 @@
 
 Of results in COCO's format, without the model:
 
-    tools/report.py --annotations instances_val.json --results coco_instances_results.json \\
+    %(prog)s --annotations instances_val.json --results coco_instances_results.json \\
         --image-root val/ --output report.html
 
 Of a model, which then finds the objects first, on the test dataset of its config:
 
-    tools/report.py --config-file configs/quick_start/htc_toy.py \\
+    %(prog)s --config-file quick_start/htc_toy.py \\
         --weights output/quick_start/model_final.pth --output report.html
 
 The second adds what it finds after each stage of a cascade, its semantic prediction, the config and
