@@ -186,6 +186,15 @@ def test_deterministic_gradients_of_many_cells(implementation):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_gradients_of_features_alone_with_many_cells(implementation):
+    input, boxes = random_features(1, 3, 6, 9), random_boxes(3, 1, 9, 6)
+    expected, _ = gradients(lambda i, b: warp_by_grid_sample(i, b, (40, 50)), input, boxes)
+    leaf = input.clone().requires_grad_()
+    output = roi_warp(leaf, boxes, (40, 50))
+    output.backward(random_features(*output.shape, seed=1))
+    torch.testing.assert_close(leaf.grad, expected)
+
+
 def test_features_without_channels(implementation):
     input, boxes = torch.zeros(1, 0, 6, 7), random_boxes(3, 1, 7, 6, dtype=torch.float32)
     assert roi_warp(input, boxes, 4, max_pool=2).shape == (3, 0, 2, 2)

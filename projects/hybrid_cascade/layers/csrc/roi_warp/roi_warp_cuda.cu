@@ -79,9 +79,8 @@ __global__ void __launch_bounds__(kLanes* kRows) forward_kernel(
         warp.width};
     for (int index = blockIdx.z; index < tiling.tiles(); index += gridDim.z) {
       const Tile<T> tile(memory, warp, tiling, index);
-      __syncthreads(); // no thread reads the previous tile any more
       tile.compute_samples(warp, warp.y_axis(box), warp.x_axis(box));
-      __syncthreads();
+      __syncthreads(); // nor does any thread read the cells of the previous tile any more
       fill(tile, warp, channel);
       __syncthreads();
       tile.for_each_cell(warp, roi * warp.channels + first, channels, [&](int cell, int64_t place) {
