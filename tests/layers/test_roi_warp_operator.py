@@ -80,6 +80,17 @@ def test_operator_itself_refuses_what_would_be_read_out_of_bounds():
 
 
 @needs_operator
+@pytest.mark.parametrize("index", [-1.0, 2.0, float("nan")])
+def test_the_backward_operator_checks_the_image_of_a_box_itself(kernels, index):
+    input, boxes = torch.zeros(2, 3, 6, 6), torch.tensor([[index, 0, 0, 2, 2]])
+    grad, argmax = torch.ones(1, 3, 4, 4), torch.zeros(0, dtype=torch.uint8)
+    with pytest.raises((IndexError, RuntimeError), match="image index"):
+        torch.ops.hybrid_cascade.roi_warp_backward(
+            grad, input, boxes, argmax, 4, 4, 1.0, 1, False, True, True
+        )
+
+
+@needs_operator
 def test_second_derivative_is_refused():
     input = random_features(1, 2, 6, 6).requires_grad_()
     boxes = random_boxes(2, 1, 6, 6).requires_grad_()
