@@ -64,7 +64,8 @@ def of_model(weights):
 
 def test_a_model_finds_the_objects_itself(name, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = options(**of_model(weights), images=1)
+    # By its name: there is no such file in this folder.
+    arguments = options(**of_model(weights) | {"config-file": "quick_start/htc_toy.py"}, images=1)
     overrides = [*FEW_BOXES, f"dataloader.test.dataset.names={name}"]
     assert report.main([*arguments, "--stage-images", "2", *overrides]) == 0
     data = Page(tmp_path / "report.html").data
@@ -75,6 +76,18 @@ def test_a_model_finds_the_objects_itself(name, weights, tmp_path, monkeypatch):
     assert data["training"]
     # Nothing else is left.
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_classes_of_the_checkpoint_in_another_order_are_an_error(name, weights, tmp_path, capsys):
+    names = MetadataCatalog.get(name).thing_classes
+    content = torch.load(weights, weights_only=True)
+    trained_with = {"thing_classes": names[::-1]}
+    torch.save({**content, "trained_with": trained_with}, tmp_path / "model.pth")
+    arguments = options(**of_model(tmp_path / "model.pth"), output=tmp_path / "page.html")
+    with pytest.raises(SystemExit) as stopped:
+        report.main([*arguments, *FEW_BOXES, f"dataloader.test.dataset.names={name}"])
+    assert stopped.value.code == 2
+    assert "other `thing_classes` than the training of the checkpoint" in capsys.readouterr().err
 
 
 def test_a_model_looks_at_other_annotations_and_takes_results_for_its_own(
@@ -118,6 +131,7 @@ def test_a_model_looks_at_other_annotations_and_takes_results_for_its_own(
         ("--config-file {val} --weights {val} --annotations {val}", "need --image-root"),
         ("--config-file {val} --weights {val} --image-root .", "--image-root is for"),
         ("--config-file {val} --weights {val}", "neither a LazyConfig"),
+        ("--config-file nowhere.py --weights {val}", "no config file 'nowhere.py'"),
     ],
 )
 def test_bad_usage_is_an_error_with_exit_code_2(files, capsys, arguments, message):

@@ -31,14 +31,17 @@ from ..engine import (
     as_run_config,
     build_model,
     evaluate,
+    harmless_warnings_ignored,
     load_config,
     load_weights,
     with_test_time_options,
     write_run_report,
 )
 from ..report import Results, build_report, write_report
+from .arguments import CONFIG_HELP
 
 
+@harmless_warnings_ignored()
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--annotations", help="the ground truth, COCO's JSON")
     parser.add_argument("--results", help="the detections, COCO's results JSON")
     parser.add_argument("--image-root", help="folder of the images; without it, none is shown")
-    parser.add_argument("--config-file", help="LazyConfig .py or CfgNode .yaml")
+    parser.add_argument("--config-file", help=CONFIG_HELP)
     parser.add_argument("--weights", help="checkpoint, a path or URL")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page")
     parser.add_argument("--images", type=int, help="how many images are shown; default: 24")
@@ -73,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(args, name)
         if value is not None and value < 0:
             parser.error(f"--{name.replace('_', '-')} {value} must be at least 0")
-    for path in (args.annotations, args.results, args.config_file, args.weights):
+    for path in (args.annotations, args.results, args.weights):
         if path is not None and "://" not in path and not os.path.isfile(path):
             parser.error(f"no such file: {path}")
     if args.image_root and not os.path.isdir(args.image_root):
@@ -123,14 +126,14 @@ def _report_of_model(args: argparse.Namespace) -> None:
         )
     [name] = run_config.test_dataset_names
     model = build_model(run_config.cfg)
-    load_weights(model, args.weights)
+    trained_with = load_weights(model, args.weights)
     model.eval()
     sources = {"config": args.config_file, "weights": args.weights}
     with tempfile.TemporaryDirectory() as folder:
         results = args.results
         if results is None:
             cfg = run_config.replaced(output_dir=folder).cfg
-            evaluate(cfg, with_test_time_options(cfg, model))
+            evaluate(cfg, with_test_time_options(cfg, model), trained_with=trained_with)
             results = os.path.join(folder, "inference", "coco_instances_results.json")
         if not os.path.isfile(results):
             raise ValueError(
