@@ -36,7 +36,7 @@ from ..export import (
 from ..export.comparison import Graph
 from ..export.detection import inputs_of
 from ..predict import as_model_input, read_inputs
-from .arguments import CONFIG_HELP
+from .arguments import parser_with_model
 
 # Boxes by the longer side of the image, masks and scores as probabilities. Classes, numbers and
 # sizes must be equal. Runtimes of ONNX have convolutions of their own, whose roundings add up.
@@ -49,11 +49,7 @@ MOST_PIXELS = 1e-3  # of pasted masks, the part that may differ
 
 @harmless_warnings_ignored()
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help=CONFIG_HELP)
-    parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
+    parser = parser_with_model(__doc__)
     parser.add_argument("--sample-image", required=True, help="an image in which there are objects")
     parser.add_argument("--output", required=True, type=Path, help="the file to write")
     parser.add_argument(

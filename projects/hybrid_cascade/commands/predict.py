@@ -28,16 +28,12 @@ import torch
 
 from ..engine import harmless_warnings_ignored
 from ..predict import Category, PredictionRun, Predictor, Result, list_items
-from .arguments import CONFIG_HELP
+from .arguments import parser_with_model
 
 
 @harmless_warnings_ignored()
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help=CONFIG_HELP)
-    parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
+    parser = parser_with_model(__doc__)
     parser.add_argument("--input", required=True, nargs="+", help="what to predict on, see above")
     parser.add_argument("--image-root", default="", help="of the paths in text and JSON files")
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")

@@ -28,18 +28,14 @@ from ..engine import (
 )
 from ..predict import InputImage, as_model_input, find_class_names
 from ..visualization import draw_cascade_panel
-from .arguments import CONFIG_HELP
+from .arguments import parser_with_model
 
 PROGRESS_FROM = 4  # images; with fewer, a progress line is not worth showing
 
 
 @harmless_warnings_ignored()
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help=CONFIG_HELP)
-    parser.add_argument("--weights", required=True, help="checkpoint, a path or URL")
+    parser = parser_with_model(__doc__)
     parser.add_argument("--input", required=True, nargs="+", type=Path, help="images and folders")
     parser.add_argument("--output", required=True, type=Path, help="folder for the panels")
     parser.add_argument("--dataset", help="with the class names; default: the checkpoint's")
@@ -72,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         metadata = find_class_names(trained_with, test_dataset_names(cfg)[0])
 
+    preparation = test_augmentations(cfg)
     args.output.mkdir(parents=True, exist_ok=True)
     drawn = 0
     for path in tqdm(paths, unit="image", disable=len(paths) < PROGRESS_FROM):
@@ -79,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         if image is None:
             tqdm.write(f"cannot read image, skipped: {path}", file=sys.stderr)
             continue
-        batched_input = as_model_input(InputImage(str(path), image), *test_augmentations(cfg))
+        batched_input = as_model_input(InputImage(str(path), image), *preparation)
         panel = draw_cascade_panel(model, batched_input, metadata, score_thresh=args.score_thresh)
         Image.fromarray(panel).save(args.output / f"{path.stem}_cascade.png")
         drawn += 1

@@ -16,6 +16,7 @@ from detectron2.structures import Instances
 
 from ..visualization.class_colors import thing_name
 from ..visualization.instances import draw_detections
+from ..visualization.outlines import trace_outlines
 
 PARTS_OF_A_PIXEL = 4  # along each axis, by which outlines are traced
 DRAWING_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -148,9 +149,4 @@ class Result:
 def outlines(mask: np.ndarray) -> list[list[float]]:
     """Return the outlines [x0, y0, x1, y1, ...] of the pieces of a mask (H, W), along its pixels'
     edges."""
-    # OpenCV goes through the middles of the border pixels, so these are made small.
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    parts = np.ones((PARTS_OF_A_PIXEL, PARTS_OF_A_PIXEL), np.uint8)
-    enlarged = np.kron(mask[top : top + height, left : left + width], parts)
-    contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [((c[:, 0] + 0.5) / PARTS_OF_A_PIXEL + (left, top)).flatten().tolist() for c in contours]
+    return [points.flatten().tolist() for points in trace_outlines(mask, parts=PARTS_OF_A_PIXEL)]

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
+from ..visualization.outlines import trace_outlines
+
 MAX_SIDE = 640  # pixels of a picture on the page
 JPEG_QUALITY = 82
 PARTS_OF_A_PIXEL = 2  # along each axis, by which outlines are traced
@@ -64,17 +66,12 @@ def mask_path(rle: dict) -> str:
     Holes are outlines too: fill by the rule "evenodd".
     """
     mask = coco_mask.decode(rle)
-    left, top, width, height = cv2.boundingRect(mask)
-    tolerance = max(mask.shape) / FINEST * PARTS_OF_A_PIXEL
-    parts = np.ones((PARTS_OF_A_PIXEL, PARTS_OF_A_PIXEL), np.uint8)
-    enlarged = np.kron(mask[top : top + height, left : left + width], parts)
-    contours, _ = cv2.findContours(enlarged, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    tolerance = max(mask.shape) / FINEST
     path = []
-    for contour in contours:
-        points = cv2.approxPolyDP(contour, tolerance, closed=True)[:, 0]
+    for points in trace_outlines(
+        mask, parts=PARTS_OF_A_PIXEL, with_holes=True, tolerance=tolerance
+    ):
         if len(points) > 2:
-            # Contours go through the middles of pixels.
-            points = (points + 0.5) / PARTS_OF_A_PIXEL + (left, top)
             path.append("M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in points) + "Z")
     return "".join(path)
 

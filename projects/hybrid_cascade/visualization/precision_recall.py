@@ -1,15 +1,12 @@
 """Precision over recall, from the results that Detectron2's COCOEvaluator writes."""
 
-import contextlib
-import io
 import json
 import os
 
 import numpy as np
+from hotcoco import COCO, COCOeval
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 MAX_NAMED_CLASSES = 10  # with more, the legend would be larger than the plot
 
@@ -36,35 +33,34 @@ def plot_precision_recall(
     with open(results_json) as file:
         results = json.load(file)
     tasks = {"bbox": "boxes"}
-    if results and "segmentation" in results[0]:  # loading the results below adds the key
+    if results and "segmentation" in results[0]:
         tasks["segm"] = "masks"
     figure = Figure(figsize=(6 * len(tasks), 6), dpi=100, layout="constrained")
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        ground_truth = COCO(json_file)
-        unknown = {r["image_id"] for r in results} - set(ground_truth.getImgIds())
-        if unknown:
-            raise ValueError(f"{results_json} has image_id {min(unknown)}, {json_file} does not")
-        detections = ground_truth.loadRes(results) if results else None
-        for position, (task, title) in enumerate(tasks.items(), start=1):
-            axes = figure.add_subplot(1, len(tasks), position, title=title)
-            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-            axes.grid(alpha=0.3)
-            if detections is None:
-                axes.text(0.5, 0.5, "no detections", ha="center", fontsize=16)
-                continue
-            evaluation = COCOeval(ground_truth, detections, task)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            names = [c["name"] for c in ground_truth.loadCats(evaluation.params.catIds)]
-            _draw_curves(axes, evaluation, names)
+    ground_truth = COCO(json_file)
+    unknown = {r["image_id"] for r in results} - set(ground_truth.getImgIds())
+    if unknown:
+        raise ValueError(f"{results_json} has image_id {min(unknown)}, {json_file} does not")
+    detections = ground_truth.loadRes(results) if results else None
+    for position, (task, title) in enumerate(tasks.items(), start=1):
+        axes = figure.add_subplot(1, len(tasks), position, title=title)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        axes.grid(alpha=0.3)
+        if detections is None:
+            axes.text(0.5, 0.5, "no detections", ha="center", fontsize=16)
+            continue
+        evaluation = COCOeval(ground_truth, detections, task)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        names = [c["name"] for c in ground_truth.loadCats(evaluation.params.catIds)]
+        _draw_curves(axes, evaluation, names)
     figure.savefig(output_png)
 
 
 def _draw_curves(axes: Axes, evaluation: COCOeval, names: list[str]) -> None:
     # IoUs x recalls x classes, for objects of all areas and the largest number of detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    recall, ious = evaluation.params.recThrs, evaluation.params.iouThrs
-    has_objects = (precision > -1).all(axis=(0, 1))  # pycocotools marks the other classes with -1
+    recall, ious = evaluation.params.recThrs, np.array(evaluation.params.iouThrs)
+    has_objects = (precision > -1).all(axis=(0, 1))  # -1 marks the other classes
     precision = precision[:, :, has_objects]
     names = [name for name, present in zip(names, has_objects, strict=True) if present]
     if not names:

@@ -117,8 +117,7 @@ def draw_toy_scenes(
 
     The same arguments give the same files. A scene does not depend on how many there are. The first
     image to train on and the third to evaluate on have no annotation, the second of both has a
-    crowd. If several processes start
-    together, one of them draws and the others wait for it.
+    crowd. If several processes start together, one of them draws and the others wait for it.
 
     Args:
         root: the folder to make. It appears at once and complete.

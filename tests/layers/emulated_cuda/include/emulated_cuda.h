@@ -19,7 +19,6 @@
 #include <memory>
 #include <random>
 #include <stdexcept>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -33,7 +32,6 @@
   if (!(condition)) { \
     throw std::runtime_error("device assertion: " #condition); \
   }
-#define C10_CUDA_CHECK(call) (call)
 #define C10_CUDA_KERNEL_LAUNCH_CHECK()
 
 struct dim3 {
@@ -245,11 +243,6 @@ T atomicAdd(T* address, T value) {
 template <typename T>
 T min(T a, T b) {
   return std::min(a, b);
-}
-
-template <typename T>
-T max(T a, T b) {
-  return std::max(a, b);
 }
 
 namespace c10::cuda {
