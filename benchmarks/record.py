@@ -29,7 +29,10 @@ def write_record(path: Path, figures: dict, device: str = "cpu") -> None:
     origin = {"machine": machine_name(device), "torch": torch.__version__}
     origin |= {"threads": torch.get_num_threads(), "commit": commit}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**origin, **figures}, indent=1) + "\n")
+    text = json.dumps({**origin, **figures}, indent=1)
+    # Lists of numbers in one line.
+    text = re.sub(r"\[[^][{}\"]+\]", lambda found: " ".join(found[0].split()), text)
+    path.write_text(text + "\n")
     print(f"wrote {path}")
 
 

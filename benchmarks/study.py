@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""Does each idea earn its cost? Rows and seeds on the toy scenes.
+
+    benchmarks/study.py run --iterations 600 --seeds 1 2 3 4
+
+`run` takes one job after the other, a row and a seed each, and skips those that have a record in
+benchmarks/results/study. Stop it at any time: the job goes on from its last checkpoint when `run`
+is called again. Several of them share the jobs; one thread each is faster than one `run` with all
+threads.
+
+study_rows.py has the rows, study_job.py a job, and docs/study.md what was found.
+"""
+
+import argparse
+import fcntl
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from record import ROOT
+from study_job import record_path
+from study_rows import ROWS
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the jobs that are left; return the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    jobs = [(row, seed) for seed in args.seeds for row in args.rows]
+    seconds: dict[str, list[float]] = {}
+    failed = 0
+    for number, (row, seed) in enumerate(jobs, start=1):
+        record = record_path(row, seed, args.iterations)
+        with taken(args.output / f"{args.iterations}_iterations" / f"{row}_{seed}.lock") as is_mine:
+            if not is_mine or record.exists():
+                continue
+            start = time.monotonic()
+            is_done = run_job(args, row, seed)
+            seconds.setdefault(row, []).append(time.monotonic() - start)
+        failed += not is_done
+        left = [r for r, s in jobs[number:] if not record_path(r, s, args.iterations).exists()]
+        ended = f"{'done' if is_done else 'FAILED'} in {seconds[row][-1] / 60:.1f} min"
+        outlook = f"{len(left)} left, about {eta(left, seconds):.0f} min"
+        print(f"[{number}/{len(jobs)}] {row}, seed {seed}: {ended}; {outlook}", flush=True)
+    return 1 if failed else 0
+
+
+def eta(left: list[str], seconds: dict[str, list[float]]) -> float:
+    """Return the minutes that rows will take: those of the same row, else the mean of all."""
+    means = {row: statistics.mean(times) for row, times in seconds.items()}
+    usual = statistics.mean(means.values())
+    return sum(means.get(row, usual) for row in left) / 60
+
+
+@contextmanager
+def taken(lock: Path) -> Iterator[bool]:
+    """Take a job, unless another process has it; give whether this one has it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def run_job(args: argparse.Namespace, row: str, seed: int) -> bool:
+    """Run a job; return whether it came to its end."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "study_job.py"), "--row", row]
+    command += ["--seed", str(seed), "--iterations", str(args.iterations)]
+    command += ["--threads", str(args.threads), "--output", str(args.output)]
+    folder = args.output / f"{args.iterations}_iterations"
+    with open(folder / f"{row}_{seed}.log", "a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            return process.wait() == 0
+        except (KeyboardInterrupt, SystemExit):
+            process.terminate()  # it writes a checkpoint
+            process.wait()
+            raise
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["run"])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--threads", type=int, default=1, help="of each job")
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
+    args = parser.parse_args()
+    return run(args)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
