@@ -19,6 +19,7 @@ from pathlib import Path
 from detectron2.config import instantiate
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
 from record import RESULTS, ROOT, write_record
 from timing import TrainingStep, interleaved, seconds_of
 from train_net_run import format_aps, quick_start_config, run_train_net
@@ -44,11 +45,10 @@ MORE_MODELS = {
 ROUNDS = 7
 
 
-def training_step(model: str, folder: Path) -> TrainingStep:
-    """Return an iteration of the training whose folder is given, on the dataset's first images."""
-    config = load_config(quick_start_config(f"{model}_toy"))
+def training_step(config: DictConfig, weights: Path) -> TrainingStep:
+    """Return an iteration with these weights, on the first images of the dataset."""
     detector = build_model(config).train()
-    load_weights(detector, str(folder / "model_final.pth"))
+    load_weights(detector, str(weights))
     seed_all_rng(0)
     loader = config.dataloader.train
     mapper = instantiate(loader.mapper)
@@ -62,9 +62,9 @@ def training_step(model: str, folder: Path) -> TrainingStep:
     return TrainingStep(losses, instantiate(config.optimizer), config.train.device)
 
 
-def time_iterations(folders: dict[str, Path]) -> dict[str, float]:
-    """Return the median seconds of an iteration of each model, by the folders of trainings."""
-    steps = {model: training_step(model, folder) for model, folder in folders.items()}
+def time_iterations(trainings: dict[str, tuple[DictConfig, Path]]) -> dict[str, float]:
+    """Return the median seconds of an iteration of each model, by its config and weights."""
+    steps = {model: training_step(*training) for model, training in trainings.items()}
     runs = {model: partial(seconds_of, step, step.device) for model, step in steps.items()}
     interleaved(runs, 1)  # for warming up
     return {m: statistics.median(rounds) for m, rounds in interleaved(runs, ROUNDS).items()}
@@ -90,7 +90,15 @@ def main() -> None:
         ]
         for model in args.models
     }
-    seconds = time_iterations({model: folders[model][0] for model in args.models})
+    seconds = time_iterations(
+        {
+            model: (
+                load_config(quick_start_config(f"{model}_toy")),
+                folders[model][0] / "model_final.pth",
+            )
+            for model in args.models
+        }
+    )
     print("| model | box AP | mask AP | s / iteration |\n|---|---|---|---|")
     for model in args.models:
         title = (MODELS | MORE_MODELS)[model]

@@ -2,17 +2,21 @@
 """Does each idea earn its cost? Rows and seeds on the toy scenes.
 
     benchmarks/study.py run --iterations 600 --seeds 1 2 3 4
+    benchmarks/study.py time --iterations 600
+    benchmarks/study.py table --iterations 600
 
 `run` takes one job after the other, a row and a seed each, and skips those that have a record in
 benchmarks/results/study. Stop it at any time: the job goes on from its last checkpoint when `run`
-is called again. Several of them share the jobs; one thread each is faster than one `run` with all
-threads.
+is called again. Several of them share the jobs; on a CPU, two with one thread each are faster than
+one with two. `time` measures an iteration of each row that was trained here, the rows in turn, on a
+quiet machine. `table` prints what the records that are there say, and draws docs/images/study.png.
 
 study_rows.py has the rows, study_job.py a job, and docs/study.md what was found.
 """
 
 import argparse
 import fcntl
+import json
 import signal
 import statistics
 import subprocess
@@ -22,9 +26,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from record import ROOT
-from study_job import record_path
+import torch
+from quick_start import time_iterations
+from record import RESULTS, ROOT, write_record
+from study_comparison import load_runs
+from study_job import job_folder, record_path, register_scenes, study_config
+from study_report import draw, print_tables
 from study_rows import ROWS
+
+SECONDS = RESULTS / "study" / "seconds.json"
+FIGURE = ROOT / "docs" / "images" / "study.png"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for number, (row, seed) in enumerate(jobs, start=1):
         record = record_path(row, seed, args.iterations)
-        with taken(args.output / f"{args.iterations}_iterations" / f"{row}_{seed}.lock") as is_mine:
+        with taken(job_folder(args.output, row, seed, args.iterations)) as is_mine:
             if not is_mine or record.exists():
                 continue
             start = time.monotonic()
@@ -57,10 +68,10 @@ def eta(left: list[str], seconds: dict[str, list[float]]) -> float:
 
 
 @contextmanager
-def taken(lock: Path) -> Iterator[bool]:
-    """Take a job, unless another process has it; give whether this one has it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w") as file:
+def taken(folder: Path) -> Iterator[bool]:
+    """Take a job by its folder, unless another process has it; give whether this one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -74,8 +85,7 @@ def run_job(args: argparse.Namespace, row: str, seed: int) -> bool:
     command = [sys.executable, str(ROOT / "benchmarks" / "study_job.py"), "--row", row]
     command += ["--seed", str(seed), "--iterations", str(args.iterations)]
     command += ["--threads", str(args.threads), "--output", str(args.output)]
-    folder = args.output / f"{args.iterations}_iterations"
-    with open(folder / f"{row}_{seed}.log", "a") as log:
+    with open(job_folder(args.output, row, seed, args.iterations) / "job.log", "a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             return process.wait() == 0
@@ -85,18 +95,39 @@ def run_job(args: argparse.Namespace, row: str, seed: int) -> bool:
             raise
 
 
+def time_rows(args: argparse.Namespace) -> None:
+    """Measure the seconds of an iteration of the rows whose weights are there."""
+    torch.set_num_threads(args.threads)
+    register_scenes(ROOT / "datasets")
+    folders = {
+        row: job_folder(args.output, row, args.seeds[0], args.iterations) for row in args.rows
+    }
+    weights = {row: folder / "model_final.pth" for row, folder in folders.items()}
+    trainings = {row: (study_config(row), path) for row, path in weights.items() if path.exists()}
+    write_record(SECONDS, {"seconds": time_iterations(trainings)})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["run"])
+    parser.add_argument("command", choices=["run", "time", "table"])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--threads", type=int, default=1, help="of each job")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
     args = parser.parse_args()
-    return run(args)
+    if args.command == "run":
+        return run(args)
+    if args.command == "time":
+        time_rows(args)
+        return 0
+    runs = load_runs(args.iterations)
+    seconds = json.loads(SECONDS.read_text())["seconds"] if SECONDS.exists() else {}
+    print_tables(runs, seconds)
+    draw(runs, seconds, args.iterations, FIGURE)
+    return 0
 
 
 if __name__ == "__main__":

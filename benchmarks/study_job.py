@@ -48,6 +48,11 @@ def record_path(row: str, seed: int, iterations: int) -> Path:
     return RESULTS / "study" / f"{iterations}_iterations" / f"{row}_{seed}.json"
 
 
+def job_folder(output: Path, row: str, seed: int, iterations: int) -> Path:
+    """Return where a run leaves its checkpoints and detections."""
+    return output / f"{iterations}_iterations" / f"{row}_{seed}"
+
+
 def study_config(row: str, *overrides: str) -> DictConfig:
     """Return the config of a row on the study's scenes."""
     common = (
@@ -130,7 +135,7 @@ def main() -> None:
     setup_logger(name="hybrid_cascade")
     torch.set_num_threads(args.threads)
     register_scenes(ROOT / "datasets")
-    folder = args.output / f"{args.iterations}_iterations" / f"{args.row}_{args.seed}"
+    folder = job_folder(args.output, args.row, args.seed, args.iterations)
     trainer = train(args.row, args.seed, args.iterations, folder)
     evaluations = {
         USUAL: measure(args.row, trainer.model, folder / "last"),

@@ -1,0 +1,93 @@
+"""Means of seeds, their standard errors, and differences between rows.
+
+A difference has two kinds of error. Other seeds give other weights: the standard error over seeds.
+Other images to evaluate on give another AP: the standard deviation of the paired bootstrap
+(`study_bootstrap`). The error of a difference is the root of the sum of both squares.
+"""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+
+from record import RESULTS
+from study_bootstrap import REPLICATES
+from study_rows import ROWS, Comparison
+
+Runs = dict[str, dict[int, dict]]  # records by row and seed
+
+
+def load_runs(iterations: int) -> Runs:
+    """Return the records that are there of trainings of this length, in the order of the rows."""
+    runs: Runs = {}
+    for row in ROWS:
+        paths = (RESULTS / "study" / f"{iterations}_iterations").glob(f"{row}_*.json")
+        records = [json.loads(path.read_text()) for path in paths]
+        of_row = {record["seed"]: record for record in records if record["row"] == row}
+        if of_row:
+            runs[row] = dict(sorted(of_row.items()))
+    return runs
+
+
+def aps(runs: Runs, row: str, evaluation: str, task: str) -> dict[int, float]:
+    """Return AP in percent by seed; empty if there is no such run."""
+    return {
+        seed: record["evaluations"][evaluation][task]["AP"]
+        for seed, record in runs.get(row, {}).items()
+        if evaluation in record["evaluations"]
+    }
+
+
+def standard_error(values: list[float]) -> float:
+    """Return that of the mean; NaN for a single value."""
+    if len(values) < 2:
+        return math.nan
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of AP in percent, with its errors over seeds and over images."""
+
+    value: float
+    over_seeds: float
+    over_images: float
+
+    @property
+    def error(self) -> float:
+        return math.hypot(self.over_seeds, self.over_images)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the difference is beyond twice its error."""
+        if math.isnan(self.error):
+            return "one seed"
+        if abs(self.value) <= 2 * self.error:
+            return "not found"
+        return "better" if self.value > 0 else "worse"
+
+
+def difference(runs: Runs, comparison: Comparison, task: str) -> Difference | None:
+    """Return what a comparison finds; None if one of its sides has not been run.
+
+    Two ways to evaluate the same weights are compared seed by seed, others by their means.
+    """
+    new, old = (aps(runs, *side, task) for side in (comparison.new, comparison.old))
+    if not new or not old:
+        return None
+    if comparison.new[0] == comparison.old[0]:
+        over_seeds = standard_error([new[seed] - old[seed] for seed in new])
+    else:
+        over_seeds = math.hypot(*(standard_error(list(side.values())) for side in (new, old)))
+    replicates = [_mean_replicates(runs, *side, task) for side in (comparison.new, comparison.old)]
+    over_images = statistics.stdev(a - b for a, b in zip(*replicates, strict=True))
+    value = statistics.mean(new.values()) - statistics.mean(old.values())
+    return Difference(value, over_seeds, over_images)
+
+
+def _mean_replicates(runs: Runs, row: str, evaluation: str, task: str) -> list[float]:
+    """Return the means over seeds of each replicate's AP."""
+    of_seeds = [
+        record["evaluations"][evaluation][task]["bootstrap"] for record in runs[row].values()
+    ]
+    return [statistics.mean(of_seed[b] for of_seed in of_seeds) for b in range(REPLICATES)]
