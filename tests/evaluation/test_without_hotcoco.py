@@ -13,7 +13,7 @@ folder = sys.argv[1]
 assert precision_recall.COCO.__module__ == "pycocotools.coco"
 files = [f"{folder}/val.json", f"{folder}/found.json"]
 found = precision_recall.measure_precision_recall(*files)
-print(found["bbox"].precision.mean())
+print(round(found["bbox"].precision.mean(), 6))
 sys.argv[1:] = ["report", "--annotations", files[0], "--results", files[1]]
 sys.exit(main.main())
 """
