@@ -1,5 +1,8 @@
 """How long COCO's metrics take with pycocotools and with hotcoco, and in what they differ.
 
+Also how long the picture of precision over recall takes, from what `FastCOCOEvaluator` has saved
+and from its results, which are evaluated for it.
+
     python benchmarks/coco_evaluation.py
     python benchmarks/coco_evaluation.py --annotations val.json
 
@@ -23,6 +26,9 @@ from pycocotools import mask as coco_mask
 from record import RESULTS, write_record
 
 from hybrid_cascade.evaluation import FastCOCOEvaluator
+from hybrid_cascade.evaluation.precision_recall import load_precision_recall
+from hybrid_cascade.visualization import plot_precision_recall
+from hybrid_cascade.visualization.precision_recall import draw_precision_recall
 
 NAME = "measured_twice"
 
@@ -59,14 +65,30 @@ def make_detections(content: dict) -> Iterator[dict]:
             }
 
 
-def measure(kind: type[COCOEvaluator], detections: list[dict]) -> tuple[dict, float]:
-    """Return the metrics, and the seconds that they took; `COCOEvaluator` changes its input."""
-    evaluator = kind(NAME, distributed=False, use_fast_impl=kind is FastCOCOEvaluator)
+def measure(
+    kind: type[COCOEvaluator], detections: list[dict], folder: str | None = None
+) -> tuple[dict, float]:
+    """Return the metrics, and the seconds that they took; `COCOEvaluator` changes its input.
+
+    Results are written into the folder, if there is one.
+    """
+    fast = kind is FastCOCOEvaluator
+    evaluator = kind(NAME, distributed=False, output_dir=folder, use_fast_impl=fast)
     evaluator.reset()
     evaluator._predictions = [{"instances": [dict(x) for x in detections]}]
     start = time.perf_counter()
     metrics = evaluator.evaluate()
     return metrics, time.perf_counter() - start
+
+
+def measure_curves(json_file: str, folder: str) -> dict[str, float]:
+    """Return the seconds of the picture both ways, of the results in the folder."""
+    start = time.perf_counter()
+    draw_precision_recall(load_precision_recall(folder), f"{folder}/curves.png")
+    middle = time.perf_counter()
+    plot_precision_recall(json_file, f"{folder}/coco_instances_results.json", f"{folder}/anew.png")
+    end = time.perf_counter()
+    return {"curves, as saved": middle - start, "curves, evaluated anew": end - middle}
 
 
 def main() -> None:
@@ -85,12 +107,15 @@ def main() -> None:
         detections = list(make_detections(content))
         register_coco_instances(NAME, {}, str(path), folder)
         DatasetCatalog.get(NAME)
+        measure(FastCOCOEvaluator, detections, folder)
         seconds: dict[str, list[float]] = {}
         metrics = {}
         for _ in range(args.repeats):
             for kind in (COCOEvaluator, FastCOCOEvaluator):
                 metrics[kind.__name__], passed = measure(kind, detections)
                 seconds.setdefault(kind.__name__, []).append(passed)
+            for name, passed in measure_curves(str(path), folder).items():
+                seconds.setdefault(name, []).append(passed)
     slow, fast = metrics.values()
     differences = [
         abs(fast[task][key] - value)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "projects" / "hybrid_cascade"
 # Lower rooms first: a room may import those of the lines above its own.
 FLOORS = [
-    {"config", "version", "layers", "data", "evaluation"},
+    {"config", "version", "spinning", "layers", "data", "evaluation"},
     {"modeling"},
     {"converters", "visualization", "swap_heads"},
     {"report"},

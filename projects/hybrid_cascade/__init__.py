@@ -3,7 +3,10 @@
 Importing this package registers its models and datasets with Detectron2.
 """
 
+from .spinning import shorten_spinning
+
 try:
+    shorten_spinning()  # before Detectron2 imports torch
     import detectron2  # noqa: F401
 except ImportError as error:
     raise ImportError(

@@ -308,3 +308,23 @@ def test_panels_are_drawn_in_eval_mode_without_gradients_and_the_model_trains_on
     assert seen == [(False, False, image_id) for image_id in images[:2]]
     assert model.training
     assert len(list((tmp_path / "panels").iterdir())) == 2
+
+
+def test_curves_are_those_of_the_evaluation_unless_another_evaluator_left_the_results(
+    names, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(
+        evaluation, "draw_precision_recall", lambda evaluated, path: drawn.append(list(evaluated))
+    )
+    monkeypatch.setattr(
+        evaluation, "plot_precision_recall", lambda *paths: drawn.append("evaluated anew")
+    )
+    opts = [f"dataloader.test.dataset.names={names[0]}", f"train.output_dir={tmp_path}"]
+    opts += ["train.num_panels=0", "train.report.enabled=False"]
+    cfg = load_config(str(CONFIGS / "quick_start" / "htc_toy.py"), opts)
+    for evaluator in (FastCOCOEvaluator, COCOEvaluator):
+        cfg.dataloader.evaluator._target_ = evaluator
+        evaluate(cfg, Oracle(names[0]))
+        draw_results(cfg, torch.nn.Linear(1, 1))
+    assert drawn == [["bbox", "segm"], "evaluated anew"]

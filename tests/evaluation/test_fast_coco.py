@@ -1,4 +1,5 @@
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ from detectron2.structures import Boxes, Instances
 
 from hybrid_cascade.data import register_coco_json
 from hybrid_cascade.evaluation import FastCOCOEvaluator
+from hybrid_cascade.evaluation.precision_recall import (
+    load_precision_recall,
+    measure_precision_recall,
+)
 
 SIZE = (60, 80)
 CATEGORY_IDS = (3, 7, 90, 4)  # of the last, there is no object
@@ -91,14 +96,51 @@ def test_figures_and_files_are_those_of_pycocotools(dataset, tmp_path, with_mask
     assert json.loads(fast[1]) == json.loads(expected[1])
 
 
-def test_pycocotools_measures_on_request(dataset, tmp_path, monkeypatch):
+def test_pycocotools_measures_on_request_and_where_hotcoco_is_missing(
+    dataset, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)  # for caplog
     pairs = list(detect(dataset))
     fast, _ = measure(FastCOCOEvaluator, pairs, tmp_path)
     monkeypatch.setattr("hybrid_cascade.evaluation.fast_coco.hotcoco", None)
-    slow, _ = measure(FastCOCOEvaluator, pairs, tmp_path, use_fast_impl=False)
-    assert slow["segm"]["AP"] == pytest.approx(fast["segm"]["AP"])
-    with pytest.raises(AttributeError):
-        measure(FastCOCOEvaluator, pairs, tmp_path)
+    for options in ({"use_fast_impl": False}, {}):
+        assert "pip install hotcoco" not in caplog.text
+        slow, _ = measure(FastCOCOEvaluator, pairs, tmp_path, **options)
+        assert slow["segm"]["AP"] == pytest.approx(fast["segm"]["AP"])
+    assert "pip install hotcoco" in caplog.text
+
+
+@pytest.mark.parametrize("use_fast_impl", [True, False])
+def test_precision_over_recall_is_saved_as_an_evaluation_of_the_results_finds_it(
+    dataset, tmp_path, use_fast_impl
+):
+    measure(FastCOCOEvaluator, detect(dataset), tmp_path, use_fast_impl=use_fast_impl)
+    saved = load_precision_recall(tmp_path)
+    expected = measure_precision_recall(
+        tmp_path / "val.json", tmp_path / "coco_instances_results.json"
+    )
+    assert list(saved) == list(expected) == ["bbox", "segm"]
+    for task, found in saved.items():
+        assert list(found.class_names) == [f"class {i}" for i in sorted(CATEGORY_IDS)]
+        for name in ("precision", "ious", "recalls"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected[task], name))
+
+
+def test_precision_over_recall_has_the_limit_and_the_images_of_the_evaluation(dataset, tmp_path):
+    options = {"max_dets_per_image": 3, "img_ids": [7, 8, 9, 21]}
+    metrics, _ = measure(FastCOCOEvaluator, detect(dataset), tmp_path, **options)
+    precision = load_precision_recall(tmp_path)["segm"].precision
+    assert 100 * precision[precision > -1].mean() == pytest.approx(metrics["segm"]["AP"])
+
+
+def test_what_an_evaluation_before_has_saved_is_not_taken_for_that_of_the_results(
+    dataset, tmp_path
+):
+    measure(FastCOCOEvaluator, detect(dataset), tmp_path)
+    measure(FastCOCOEvaluator, detect(dataset, with_masks=False), tmp_path)
+    assert list(load_precision_recall(tmp_path)) == ["bbox"]
+    measure(COCOEvaluator, detect(dataset), tmp_path)
+    assert load_precision_recall(tmp_path) == {}
 
 
 def test_no_detections_are_no_error(dataset, tmp_path):
@@ -108,3 +150,4 @@ def test_no_detections_are_no_error(dataset, tmp_path):
     ]
     results, written = measure(FastCOCOEvaluator, nothing, tmp_path)
     assert json.loads(written) == [] and np.isnan(results["bbox"]["AP"])
+    assert load_precision_recall(tmp_path) == {}

@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         (_report_of_model if has_model else _report_of_files)(args)
-    except (OSError, ValueError, KeyError) as error:
+    except (ImportError, OSError, ValueError, KeyError) as error:
         parser.error(str(error))
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
     return 0

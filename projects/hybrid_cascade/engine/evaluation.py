@@ -32,7 +32,9 @@ from torch import nn
 from ..data.checks import check_same_classes
 from ..evaluation import LabelMapEvaluator
 from ..evaluation.label_maps import check_number_of_labels, obstacle_to_miou
+from ..evaluation.precision_recall import load_precision_recall
 from ..visualization import draw_cascade_panel, plot_precision_recall
+from ..visualization.precision_recall import draw_precision_recall
 from .config_checks import check_test_datasets
 from .data_checks import check_annotation_files, check_test_data
 from .run_config import RunConfig, as_run_config
@@ -187,7 +189,11 @@ def _draw_precision_recall(run_config: RunConfig, dataset_name: str, prefix: str
     ground_truth = MetadataCatalog.get(dataset_name).get("json_file")
     if os.path.isfile(detections) and ground_truth:
         path = os.path.join(run_config.output_dir, f"{prefix}precision_recall.png")
-        plot_precision_recall(ground_truth, detections, path)
+        evaluated = load_precision_recall(folder)
+        if evaluated:
+            draw_precision_recall(evaluated, path)
+        else:  # results of another evaluator, such as Detectron2's
+            plot_precision_recall(ground_truth, detections, path)
 
 
 def _write_report(run_config: RunConfig, model: nn.Module, dataset_name: str, prefix: str) -> None:
@@ -200,7 +206,7 @@ def _write_report(run_config: RunConfig, model: nn.Module, dataset_name: str, pr
             write_run_report(
                 run_config, model, dataset_name, results, path, metrics_json=metrics_json
             )
-        except ValueError as error:  # of data whose faults only warn, for example
+        except (ImportError, ValueError) as error:  # of data whose faults only warn, for example
             logger.error("%s is not written: %s", path, error)
 
 

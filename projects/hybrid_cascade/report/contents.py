@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,12 @@ def build_report(
 
     Returns:
         What `write_report` takes. AP and shares are in [0, 1].
+
+    Raises:
+        ImportError: if hotcoco is not installed.
     """
+    if find_spec("hotcoco") is None:
+        raise ImportError("a report needs hotcoco: pip install hotcoco")
     evaluations = {task: Evaluation(results, task) for task in results.tasks}
     task, main = list(evaluations.items())[-1]  # masks if there are any
     costs = image_costs(main)

@@ -7,7 +7,6 @@ import math
 from functools import cached_property
 from typing import Any
 
-import hotcoco
 import numpy as np
 
 from .results import Results
@@ -33,6 +32,8 @@ class Evaluation:
             results: detections and ground truth.
             task: "bbox" or "segm".
         """
+        import hotcoco  # `build_report` says what to do where it is missing
+
         self.results = results
         detections = results.detections
         if task == "segm":  # boxes are for the other task

@@ -9,9 +9,10 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import hotcoco
+if TYPE_CHECKING:
+    import hotcoco
 
 NEEDED = ("image_id", "category_id", "score")
 
@@ -118,8 +119,10 @@ class Results:
         return [str(category.get("name", category["id"])) for category in self.categories]
 
     @cached_property
-    def ground_truth(self) -> hotcoco.COCO:
+    def ground_truth(self) -> "hotcoco.COCO":
         """The ground truth as hotcoco takes it."""
+        import hotcoco  # `build_report` says what to do where it is missing
+
         keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
         return hotcoco.COCO(
             {
