@@ -170,7 +170,8 @@ def test_lazy_config_and_yaml_train_alike(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RUNNABLE if p.startswith(("htc/", "quick_start/htc", "own_data/htc"))]
+    "path",
+    [p for p in RUNNABLE if p.startswith(("htc/", "quick_start/htc", "own_data/htc", "sfpn/htc"))],
 )
 def test_configs_of_htc_train_as_published(path):
     model = load_config(str(CONFIGS / path), lazy_overrides(path)).model
@@ -179,7 +180,7 @@ def test_configs_of_htc_train_as_published(path):
     # The images of the toy scenes are smaller than the largest anchors.
     assert rpn.anchor_boundary_thresh == (-1 if path.endswith("toy.py") else 0)
     branch = model.get("semantic_branch")
-    if branch is not None and "sfpn" not in path and path != "quick_start/htc_coco.py":
+    if branch is not None:
         assert (branch.loss_mean, branch.label_sampling) == ("all", "corner")
 
 
