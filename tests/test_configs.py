@@ -327,6 +327,8 @@ def test_the_challenge_config_has_the_extensions_of_the_paper():
         assert isinstance(part.norm, nn.SyncBatchNorm)
     for head in model.roi_heads.mask_head:
         assert isinstance(head.mask_fcn1.norm, nn.SyncBatchNorm)
+    resize = cfg.dataloader.train.mapper.augmentations[0]
+    assert (list(resize.short_edge_length), resize.max_size) == ([400, 1400], 1600)
     test_time = cfg.train.test_time
     sizes = list(zip(test_time.short_sides, test_time.max_size, strict=True))
     assert sizes == [(600, 900), (800, 1200), (1000, 1500), (1200, 1800), (1400, 2100)]
