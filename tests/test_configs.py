@@ -170,7 +170,8 @@ def test_lazy_config_and_yaml_train_alike(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RUNNABLE if p.startswith(("htc/", "quick_start/htc", "own_data/htc"))]
+    "path",
+    [p for p in RUNNABLE if p.startswith(("htc/", "quick_start/htc", "own_data/htc", "sfpn/htc"))],
 )
 def test_configs_of_htc_train_as_published(path):
     model = load_config(str(CONFIGS / path), lazy_overrides(path)).model
@@ -179,7 +180,7 @@ def test_configs_of_htc_train_as_published(path):
     # The images of the toy scenes are smaller than the largest anchors.
     assert rpn.anchor_boundary_thresh == (-1 if path.endswith("toy.py") else 0)
     branch = model.get("semantic_branch")
-    if branch is not None and "sfpn" not in path and path != "quick_start/htc_coco.py":
+    if branch is not None:
         assert (branch.loss_mean, branch.label_sampling) == ("all", "corner")
 
 
@@ -326,6 +327,8 @@ def test_the_challenge_config_has_the_extensions_of_the_paper():
         assert isinstance(part.norm, nn.SyncBatchNorm)
     for head in model.roi_heads.mask_head:
         assert isinstance(head.mask_fcn1.norm, nn.SyncBatchNorm)
+    resize = cfg.dataloader.train.mapper.augmentations[0]
+    assert (list(resize.short_edge_length), resize.max_size) == ([400, 1400], 1600)
     test_time = cfg.train.test_time
     sizes = list(zip(test_time.short_sides, test_time.max_size, strict=True))
     assert sizes == [(600, 900), (800, 1200), (1000, 1500), (1200, 1800), (1400, 2100)]

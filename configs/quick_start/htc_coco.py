@@ -14,6 +14,8 @@ from ..common.models.htc_without_semantic_fpn import model
 from ..common.toy_schedule import lr_multiplier, optimizer, train
 
 use_semantic_branch(model, source="instances")
+model.semantic_branch.loss_mean = "all"
+model.semantic_branch.label_sampling = "corner"
 model.roi_heads.batch_size_per_image = 64
 model.proposal_generator.post_nms_topk = (500, 200)
 # Without ImageNet weights, the batch norms have to learn their statistics.

@@ -24,13 +24,15 @@ def images():
 def build(tiny_config, images):
     """A model that detects nothing in one of the images, and something in others."""
 
-    def build(name, **switches):
+    def build(name, boxes_of_each_class=False, **switches):
         if name == "ssd_toy":
             config = LazyConfig.load(str(CONFIGS / "quick_start" / "ssd_toy.py")).model
         else:
             config = tiny_config(name)
             config.proposal_generator.nms_thresh = 0.2
             config.roi_heads.update(switches)
+            if boxes_of_each_class:
+                config.roi_heads.box_predictors[0].cls_agnostic_bbox_reg = False
         model = instantiate(config).eval()
         for part, weight in model.named_parameters():
             # The last of these starts at zero: as if there were no semantic pyramid.

@@ -15,6 +15,7 @@ MNC = {"test_output": "nms", "global_context": True, "test_stages": 3}
 CASES = {
     "HTC": ("htc_toy", {}, False),
     "Cascade Mask R-CNN": ("cascade_mask_rcnn_toy", {"test_stages": 2}, False),
+    "boxes of each class": ("cascade_mask_rcnn_toy", {"boxes_of_each_class": True}, False),
     "Mask R-CNN, masks pasted": ("mask_rcnn_toy", {}, True),
     "Faster R-CNN": ("faster_rcnn_toy", {}, False),
     "SFPN": ("faster_rcnn_sfpn_toy", {}, False),

@@ -19,6 +19,7 @@ CASES = {
     "HTC": ("htc_toy", {}),
     "HTC without semantics": ("htc_without_semantic_toy", {}),
     "Cascade Mask R-CNN": ("cascade_mask_rcnn_toy", {}),
+    "boxes of each class": ("cascade_mask_rcnn_toy", {"boxes_of_each_class": True}),
     "HTC with a semantic pyramid": ("htc_sfpn_toy", {}),
     "MNC with global context": ("mnc_toy", {"test_output": "boxes", "global_context": True}),
     "SSD": ("ssd_toy", {}),

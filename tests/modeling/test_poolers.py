@@ -162,6 +162,19 @@ def test_without_the_operator_one_warning_says_so_and_torchvision_pools(monkeypa
     assert len(caught) == 1 and passes == []
 
 
+@needs_operator
+def test_on_a_device_that_the_operator_lacks_a_warning_says_so(monkeypatch, passes):
+    """As a build without CUDA does on a GPU."""
+    monkeypatch.setattr(module, "compiled_devices", frozenset({"cuda"}))
+    module._warn_of_torchvision.cache_clear()
+    with pytest.warns(UserWarning, match="on cpu, .* not compiled for it"):
+        features = make_pooler()(pyramid_of(), boxes_of_two_images())
+    assert passes == []
+    torch.testing.assert_close(
+        features, unfused(make_pooler(), pyramid_of(), boxes_of_two_images())
+    )
+
+
 def test_a_pooler_or_layer_of_another_class_is_called(passes):
     class Zeros(ROIAlign):
         def forward(self, input, rois):

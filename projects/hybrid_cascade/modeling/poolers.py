@@ -26,10 +26,11 @@ from .module_hooks import has_hooks
 
 
 @functools.cache
-def _warn_of_torchvision() -> None:
+def _warn_of_torchvision(device_type: str) -> None:
     warnings.warn(
-        "torchvision pools RoIs, which is slow on a CPU: the operator of this project is not"
-        " compiled, or was compiled before it had this one. docs/roi_warp.md says how to build it.",
+        f"torchvision pools RoIs on {device_type}, level by level, which is slower: the operator of"
+        " this project is not compiled for it, or was compiled before it had this one."
+        " docs/roi_warp.md says how to build it.",
         stacklevel=2,
     )
 
@@ -72,10 +73,9 @@ class FusedROIPooler(nn.Module):
         if (
             self.in_one_pass
             and not torch.jit.is_tracing()  # a traced file should run without this operator
-            and x[0].device.type in ("cpu", *compiled_devices)
             and x[0].numel() > 0
             and len(box_lists) == x[0].shape[0]  # else Detectron2 says what is wrong
-            and (arguments := self._operator_arguments()) is not None
+            and (arguments := self._operator_arguments(x[0].device.type)) is not None
         ):
             return self._pool_at_once(x, box_lists, arguments)
         if self.semantic_pooler is None:
@@ -104,20 +104,21 @@ class FusedROIPooler(nn.Module):
         boxes = boxes.to(torch.promote_types(dtype, torch.float32))
         return pyramid_roi_align([m.to(dtype) for m in x], boxes, levels, **arguments)
 
-    def _operator_arguments(self) -> dict | None:
+    def _operator_arguments(self, device_type: str) -> dict | None:
         """Return the arguments with which `pyramid_roi_align` can stand in for the poolers.
 
         Returns None if it cannot.
         """
         poolers = [p for p in (self.pooler, self.semantic_pooler) if p is not None]
-        if not is_compiled:
-            _warn_of_torchvision()
-            return None
         # A subclass may do something else.
         if not all(type(p) is ROIPooler for p in poolers):
             return None
         aligns = [align for pooler in poolers for align in pooler.level_poolers]
         if not all(type(align) is ROIAlign for align in aligns) or has_hooks(*poolers):
+            return None
+        if not is_compiled or device_type not in compiled_devices:
+            if device_type != "meta":  # which computes shapes only
+                _warn_of_torchvision(device_type)
             return None
         return {
             "scales": [align.spatial_scale for align in aligns],

@@ -29,5 +29,6 @@ def boxes_of_classes(boxes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor
         boxes: (R, 4 K).
         classes: (R,) in [0, K).
     """
-    index = torch.arange(len(boxes), device=boxes.device)
+    # The shape of a tensor, unlike len(), stays variable in a trace.
+    index = torch.arange(boxes.shape[0], device=boxes.device)
     return boxes.unflatten(1, (-1, 4))[index, classes]

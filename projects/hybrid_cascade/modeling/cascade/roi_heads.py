@@ -313,7 +313,7 @@ class HTCROIHeads(CascadeInference, CascadeTraining, CascadeROIHeads):
         if class_boxes[0].shape[1] == 4:
             return class_boxes
         gt_classes = cat([p.gt_classes for p in proposals]) if self.training else None
-        classes = predicted_classes(logits, gt_classes).split([len(p) for p in proposals])
+        classes = predicted_classes(logits, gt_classes).split([b.shape[0] for b in class_boxes])
         return [boxes_of_classes(*image) for image in zip(class_boxes, classes, strict=True)]
 
     def _run_stage(self, features, proposals, stage):
