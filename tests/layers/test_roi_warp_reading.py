@@ -5,8 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from hybrid_cascade.layers import roi_warp
+from hybrid_cascade.layers.extension import compiled_devices, compiled_reason
 
 from .roi_warp_cases import gradients, random_boxes, random_features, warp_by_grid_sample
+
+pytestmark = pytest.mark.skipif(not compiled_devices, reason=compiled_reason)
 
 
 def low_boxes(count, images, height, width, dtype=torch.float64):
@@ -21,7 +24,7 @@ def low_boxes(count, images, height, width, dtype=torch.float64):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("channels", [64, 77])  # a whole block, and one with parts of tiles
 @pytest.mark.parametrize("max_pool", [1, 2])
-def test_boxes_all_over_tall_maps(implementation, layout, channels, max_pool):
+def test_boxes_all_over_tall_maps(layout, channels, max_pool):
     input = random_features(2, channels, 90, 13).contiguous(memory_format=layout)
     boxes = low_boxes(40, 2, 90, 13)
 
@@ -37,7 +40,7 @@ def test_boxes_all_over_tall_maps(implementation, layout, channels, max_pool):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("max_pool", [1, 2])
-def test_many_half_channels_only_round(implementation, dtype, max_pool):
+def test_many_half_channels_only_round(dtype, max_pool):
     input, boxes = random_features(1, 77, 30, 13, dtype=dtype), low_boxes(9, 1, 30, 13)
 
     def warp(input, boxes):
@@ -52,7 +55,7 @@ def test_many_half_channels_only_round(implementation, dtype, max_pool):
     assert torch.equal(grads[0], grads[1].to(dtype))
 
 
-def test_pixels_that_no_box_reads_do_not_matter(implementation):
+def test_pixels_that_no_box_reads_do_not_matter():
     input = random_features(2, 3, 40, 30)
     boxes = torch.tensor([[0.0, 4, 20, 9, 24], [0, 20, 2, 25, 5], [0, 22, 30, 26, 33]]).double()
     boxes[:, 1:] += 0.3  # no sample on a pixel, which would read the next one with the weight 0

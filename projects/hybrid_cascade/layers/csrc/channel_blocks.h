@@ -47,15 +47,15 @@ std::unique_ptr<T[]> make_buffer(int64_t size) {
 
 // to_block copies (channels, cells), whose channels are `stride` apart, to (cells, kBlock); channels that the
 // block lacks are zero. from_block copies (cells, kBlock) back. X(outside, inside): the types of both sides.
-#define FOR_TYPES_OF_BLOCKS(X) \
-  X(float, float)              \
-  X(double, double)            \
-  X(c10::Half, float)          \
-  X(c10::BFloat16, float)      \
-  X(uint8_t, int32_t)          \
+#define FOR_TYPES_OF_BLOCKS(X)                                                                               \
+  X(float, float)                                                                                            \
+  X(double, double)                                                                                          \
+  X(c10::Half, float)                                                                                        \
+  X(c10::BFloat16, float)                                                                                    \
+  X(uint8_t, int32_t)                                                                                        \
   X(uint8_t, int64_t)
-#define DECLARE(Outside, Inside)                                                                     \
-  void to_block(const Outside* from, int64_t stride, int64_t cells, int channels, Inside* block);    \
+#define DECLARE(Outside, Inside)                                                                             \
+  void to_block(const Outside* from, int64_t stride, int64_t cells, int channels, Inside* block);            \
   void from_block(const Inside* block, int64_t stride, int64_t cells, int channels, Outside* to);
 FOR_TYPES_OF_BLOCKS(DECLARE)
 #undef DECLARE

@@ -1,8 +1,9 @@
-// Feature maps and their gradients as the CPU kernels of RoI warp read and write them. The legend is in roi_warp.h.
+// Feature maps and their gradients as the CPU kernels of RoI warp read and write them. The legend is in
+// roi_warp.h.
 //
-// Inner loops run over the contiguous channels of a block, whatever the strides and the type of the input. Maps
-// that are stored like this already (channels-last) are read where they are; of others, what the boxes read is
-// packed.
+// Inner loops run over the contiguous channels of a block, whatever the strides and the type of the input.
+// Maps that are stored like this already (channels-last) are read where they are; of others, what the boxes
+// read is packed.
 #pragma once
 
 #include "cpu_reading.h"
@@ -19,7 +20,8 @@ class Features {
       : warp(warp),
         data(input.const_data_ptr<scalar_t>()),
         strides(input.strides()),
-        are_in_blocks(std::is_same_v<scalar_t, T> && strides[1] == 1 && warp.channels % kBlock == 0) {}
+        are_in_blocks(std::is_same_v<scalar_t, T> && strides[1] == 1 && warp.channels % kBlock == 0) {
+  }
 
   // The size of a buffer for what any image needs of a block.
   int64_t most_packed(const std::vector<Reading>& readings) const {

@@ -36,7 +36,9 @@ struct Plan {
       columns.push_back(x.sample(i));
       column_fractions.push_back(x.fraction(i));
     }
-    const auto is_outside = [](const Sample<T>& sample) { return sample.low == kOutside; };
+    const auto is_outside = [](const Sample<T>& sample) {
+      return sample.low == kOutside;
+    };
     if (std::any_of(columns.begin(), columns.end(), is_outside)) {
       pixels = {kOutside, kOutside + 1}; // which these samples read
     }

@@ -1,7 +1,7 @@
 // Which pixels of the maps the boxes read, and where the CPU kernels find them. The legend is in roi_warp.h.
 //
-// Boxes are visited from top to bottom. The rows above the top of a box are not needed any more then, so that the
-// rows that follow can take their places: what is packed stays in the cache.
+// Boxes are visited from top to bottom. The rows above the top of a box are not needed any more then, so that
+// the rows that follow can take their places: what is packed stays in the cache.
 #pragma once
 
 #include "../channel_blocks.h"
