@@ -18,8 +18,8 @@ namespace {
 // A tile has kSide rows of 32 bytes, as many as they have numbers.
 template <typename T>
 constexpr int kSide = 32 / sizeof(T);
-template <typename T, int kCount = kSide<T>>
-using Vector [[gnu::vector_size(kCount * sizeof(T))]] = T;
+template <typename T>
+using Vector [[gnu::vector_size(32)]] = T;
 
 // In each square of 2 kStep x 2 kStep numbers, exchanges the upper right quarter and the lower left one.
 template <int kStep, typename T, int... kLane>
@@ -44,16 +44,21 @@ INLINED void transpose(Vector<T>* tile) {
   }
 }
 
-// Copies and converts kSide numbers.
-template <typename T, typename From, typename To>
-INLINED void copy_side(const From* from, To* to) {
-  if constexpr (std::is_same_v<From, To>) {
-    std::memcpy(to, from, kSide<T> * sizeof(T));
-  } else if constexpr (std::is_integral_v<From>) {
-    Vector<From, kSide<T>> vector;
-    std::memcpy(&vector, from, sizeof(vector));
-    const auto converted = __builtin_convertvector(vector, Vector<To, kSide<T>>);
-    std::memcpy(to, &converted, sizeof(converted));
+// Copy and convert kSide numbers.
+template <typename From, typename T>
+INLINED void load(const From* from, Vector<T>& to) {
+  if constexpr (std::is_same_v<From, T>) {
+    std::memcpy(&to, from, sizeof(to));
+  } else {
+    for (int i = 0; i < kSide<T>; ++i) {
+      to[i] = static_cast<T>(from[i]);
+    }
+  }
+}
+template <typename T, typename To>
+INLINED void store(const Vector<T>& from, To* to) {
+  if constexpr (std::is_same_v<T, To>) {
+    std::memcpy(to, &from, sizeof(from));
   } else {
     for (int i = 0; i < kSide<T>; ++i) {
       to[i] = static_cast<To>(from[i]);
@@ -81,11 +86,11 @@ INLINED void copy_to_block(const From* from, int64_t stride, int64_t cells, int 
     for (int c = 0; c < tiled; c += kSide<T>) {
       Vector<T> tile[kSide<T>];
       for (int i = 0; i < kSide<T>; ++i) {
-        copy_side<T>(from + (c + i) * stride + cell, reinterpret_cast<T*>(&tile[i]));
+        load<From, T>(from + (c + i) * stride + cell, tile[i]);
       }
       transpose<T>(tile);
       for (int i = 0; i < kSide<T>; ++i) {
-        std::memcpy(block + (cell + i) * kBlock + c, &tile[i], sizeof(tile[i]));
+        store<T, T>(tile[i], block + (cell + i) * kBlock + c);
       }
     }
   }
@@ -106,11 +111,11 @@ INLINED void copy_from_block(const T* block, int64_t stride, int64_t cells, int 
     for (int c = 0; c < tiled; c += kSide<T>) {
       Vector<T> tile[kSide<T>];
       for (int i = 0; i < kSide<T>; ++i) {
-        std::memcpy(&tile[i], block + (cell + i) * kBlock + c, sizeof(tile[i]));
+        load<T, T>(block + (cell + i) * kBlock + c, tile[i]);
       }
       transpose<T>(tile);
       for (int i = 0; i < kSide<T>; ++i) {
-        copy_side<T>(reinterpret_cast<const T*>(&tile[i]), to + (c + i) * stride + cell);
+        store<T, To>(tile[i], to + (c + i) * stride + cell);
       }
     }
   }
