@@ -80,24 +80,26 @@ int in_tiles(int channels) {
 template <typename From, typename T>
 INLINED void copy_to_block(const From* from, int64_t stride, int64_t cells, int channels, T* block) {
   const int tiled = in_tiles<T>(channels);
-  int64_t cell = 0;
+  int64_t whole = 0; // the cells in tiles
 #ifdef HAS_SHUFFLE
-  for (; tiled && cell + kSide<T> <= cells; cell += kSide<T>) {
-    for (int c = 0; c < tiled; c += kSide<T>) {
+  whole = cells / kSide<T> * kSide<T>;
+  // Some channels at a time: processors read ahead in some places, not in 64.
+  for (int first = 0; first < tiled; first += kSide<T>) {
+    for (int64_t cell = 0; cell < whole; cell += kSide<T>) {
       Vector<T> tile[kSide<T>];
       for (int i = 0; i < kSide<T>; ++i) {
-        load<From, T>(from + (c + i) * stride + cell, tile[i]);
+        load<From, T>(from + (first + i) * stride + cell, tile[i]);
       }
       transpose<T>(tile);
       for (int i = 0; i < kSide<T>; ++i) {
-        store<T, T>(tile[i], block + (cell + i) * kBlock + c);
+        store<T, T>(tile[i], block + (cell + i) * kBlock + first);
       }
     }
   }
 #endif
-  for (int64_t rest = tiled == kBlock ? cell : 0; rest < cells; ++rest) {
-    for (int c = rest < cell ? tiled : 0; c < kBlock; ++c) {
-      block[rest * kBlock + c] = c < channels ? static_cast<T>(from[c * stride + rest]) : T(0);
+  for (int64_t cell = tiled == kBlock ? whole : 0; cell < cells; ++cell) {
+    for (int c = cell < whole ? tiled : 0; c < kBlock; ++c) {
+      block[cell * kBlock + c] = c < channels ? static_cast<T>(from[c * stride + cell]) : T(0);
     }
   }
 }
@@ -105,24 +107,25 @@ INLINED void copy_to_block(const From* from, int64_t stride, int64_t cells, int 
 template <typename T, typename To>
 INLINED void copy_from_block(const T* block, int64_t stride, int64_t cells, int channels, To* to) {
   const int tiled = in_tiles<T>(channels);
-  int64_t cell = 0;
+  int64_t whole = 0;
 #ifdef HAS_SHUFFLE
-  for (; tiled && cell + kSide<T> <= cells; cell += kSide<T>) {
-    for (int c = 0; c < tiled; c += kSide<T>) {
+  whole = cells / kSide<T> * kSide<T>;
+  for (int first = 0; first < tiled; first += kSide<T>) {
+    for (int64_t cell = 0; cell < whole; cell += kSide<T>) {
       Vector<T> tile[kSide<T>];
       for (int i = 0; i < kSide<T>; ++i) {
-        load<T, T>(block + (cell + i) * kBlock + c, tile[i]);
+        load<T, T>(block + (cell + i) * kBlock + first, tile[i]);
       }
       transpose<T>(tile);
       for (int i = 0; i < kSide<T>; ++i) {
-        store<T, To>(tile[i], to + (c + i) * stride + cell);
+        store<T, To>(tile[i], to + (first + i) * stride + cell);
       }
     }
   }
 #endif
   for (int c = 0; c < channels; ++c) {
-    for (int64_t rest = c < tiled ? cell : 0; rest < cells; ++rest) {
-      to[c * stride + rest] = static_cast<To>(block[rest * kBlock + c]);
+    for (int64_t cell = c < tiled ? whole : 0; cell < cells; ++cell) {
+      to[c * stride + cell] = static_cast<To>(block[cell * kBlock + c]);
     }
   }
 }
