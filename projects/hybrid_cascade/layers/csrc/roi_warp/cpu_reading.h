@@ -57,7 +57,7 @@ struct Reading {
   std::vector<int64_t> rois; // from top to bottom
   std::vector<Span> rows; // of the map: the columns that are read
   Span columns; // that are read, of all rows
-  int places = 1; // the most rows that are needed at a time, or 1
+  int places = 1; // the most rows that are needed at a time: those of the highest box. At least 1
 
   // The size of the places of all rows, in one block.
   int64_t packed_size() const {
@@ -84,6 +84,7 @@ std::vector<Reading> find_read_pixels(const Warp& warp, const std::vector<Plan<T
     }
     const Span columns{plan.pixels[plan.first], plan.pixels[plan.last - 1] + 1};
     image.columns.include(columns);
+    image.places = std::max(image.places, plan.bottom - plan.top);
     for (const Sample<T>& sample : plan.rows) {
       for (int y = std::max(sample.low, 0); y < std::min(sample.low + 2, warp.height); ++y) {
         image.rows[y].include(columns);
@@ -94,11 +95,6 @@ std::vector<Reading> find_read_pixels(const Warp& warp, const std::vector<Plan<T
     std::stable_sort(image.rois.begin(), image.rois.end(), [&](int64_t a, int64_t b) {
       return plans[a].top < plans[b].top;
     });
-    int bottom = 0;
-    for (const int64_t roi : image.rois) {
-      bottom = std::max(bottom, plans[roi].bottom);
-      image.places = std::max(image.places, bottom - plans[roi].top);
-    }
   }
   return images;
 }
