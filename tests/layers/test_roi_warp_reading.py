@@ -38,6 +38,18 @@ def test_boxes_all_over_tall_maps(layout, channels, max_pool):
     torch.testing.assert_close(gradients(ours, input, boxes), gradients(expected, input, boxes))
 
 
+def test_many_channels_in_single_precision():
+    input, boxes = random_features(1, 77, 30, 13), low_boxes(9, 1, 30, 13)
+
+    def warp(input, boxes):
+        return roi_warp(input, boxes, (6, 10))
+
+    single = input.float(), boxes.float()
+    torch.testing.assert_close(warp(*single), warp(input, boxes).float(), rtol=1e-4, atol=1e-4)
+    expected = [grad.float() for grad in gradients(warp, input, boxes)]
+    torch.testing.assert_close(list(gradients(warp, *single)), expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("max_pool", [1, 2])
 def test_many_half_channels_only_round(dtype, max_pool):
