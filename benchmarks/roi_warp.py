@@ -3,8 +3,9 @@
     python benchmarks/roi_warp.py --device cpu --threads 2
     python benchmarks/roi_warp.py --device cuda
 
-Prints a table, and writes benchmarks/results/roi_warp_<device>.json and .png. In every round each
-way runs once, in turn, so that a busy machine slows all of them; figures are medians.
+Prints a table, and writes benchmarks/results/roi_warp_<device>.json and .png (`--name` names them
+otherwise). In every round each way runs once, in turn, so that a busy machine slows all of them;
+figures are medians.
 
 - ours: `roi_warp`.
 - grid_sample: `grid_sample` + `max_pool2d`, all boxes of an image in one call.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -93,6 +94,11 @@ def mnc(device, boxes=300, channels=512, samples=28, images=1, name="MNC") -> Ca
 def fpn(device, images=1, name="FPN") -> Case:
     maps = [(200, 334, 4), (100, 167, 8), (50, 84, 16), (25, 42, 32)]
     return make_case(name, 256, maps, [256, 128, 96, 32], 14, 1, images, device)
+
+
+def one_box_of_fpn(device, name) -> Case:
+    finest = fpn(device).levels[0]
+    return Case(name, [replace(finest, boxes=finest.boxes[:1])], samples=14, max_pool=1)
 
 
 def by_grid_sample(level: Level, samples: int, max_pool: int) -> Tensor:
@@ -220,6 +226,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for JSON and PNG")
+    parser.add_argument("--name", help="of these files, without their ending")
     args = parser.parse_args()
     device, rounds = args.device, args.rounds
     torch.set_num_threads(args.threads)
@@ -234,6 +241,10 @@ def main() -> None:
         (fpn(device, name="FPN, 512 boxes"), both, few),
         (mnc(device, 64, images=4, name="MNC, 4 x 64 boxes"), "forward", few),
         (mnc(device, 64, images=4, name="MNC, 4 x 64 boxes"), both, few),
+        (mnc(device, 1, name="MNC, one box"), "forward", 3 * rounds),
+        (mnc(device, 1, name="MNC, one box"), both, 3 * rounds),
+        (one_box_of_fpn(device, "FPN, one box"), "forward", 3 * rounds),
+        (one_box_of_fpn(device, "FPN, one box"), both, rounds),
     ]
     rows = []
     for case, mode, case_rounds in plan:
@@ -253,7 +264,7 @@ def main() -> None:
                 {what: point, **measure(mnc(device, **sizes), "forward", device, few)}
             )
             print_row(growth[what][-1])
-    path = args.output / f"roi_warp_{device}.json"
+    path = args.output / f"{args.name or f'roi_warp_{device}'}.json"
     figures = {"torchvision": torchvision.__version__, "rows": rows, "growth": growth}
     write_record(path, figures, device)
     heading = f"RoI warp on {machine_name(device)}, medians, lower is better"

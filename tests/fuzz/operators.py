@@ -123,8 +123,10 @@ def _wrong_image(random: random.Random, rois: Tensor) -> Tensor:
 
 def _roi_warp(random: random.Random) -> Case:
     rois = _rois(random)
+    layout = random.choice([torch.contiguous_format, torch.channels_last])  # read where it is
+    features = torch.rand(2, random.choice([3, 64, 70]), 8, 9).contiguous(memory_format=layout)
     arguments = {
-        "input": torch.rand(2, 3, 8, 9, requires_grad=random.random() < 0.5),
+        "input": features.requires_grad_(random.random() < 0.5),
         "boxes": rois,
         "output_size": random.choice([4, (4, 6)]),
         "spatial_scale": random.choice([1.0, 0.25]),

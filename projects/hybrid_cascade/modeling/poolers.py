@@ -187,7 +187,7 @@ class ROIWarpPooler(nn.Module):
 
         Returns:
             (R, C, H / max_pool, W / max_pool), in the order of the boxes. A box whose size is NaN
-            belongs to no level and gives zeros.
+            gives zeros.
 
         Raises:
             ValueError: for another number of maps than scales, or of `Boxes` than images.
@@ -204,11 +204,13 @@ class ROIWarpPooler(nn.Module):
         levels = assign_boxes_to_levels(
             box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
         )
+        # A box whose size is NaN has any number here: each level gives zeros for it.
+        levels = levels.clamp(0, len(x) - 1)
         indices = [torch.nonzero(levels == level)[:, 0] for level in range(len(x))]
         pooled = [
             pooler(x[level], boxes[indices[level]])
             for level, pooler in enumerate(self.level_poolers)
         ]
-        # The shape of a tensor, unlike len(), stays variable in a trace.
-        output = pooled[0].new_zeros(boxes.shape[0], *pooled[0].shape[1:])
-        return output.index_copy(0, torch.cat(indices), torch.cat(pooled))
+        # Every row is written once. The shape of a tensor, unlike len(), stays variable in a trace.
+        output = pooled[0].new_empty(boxes.shape[0], *pooled[0].shape[1:])
+        return output.index_copy_(0, torch.cat(indices), torch.cat(pooled))

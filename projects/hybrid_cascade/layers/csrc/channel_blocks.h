@@ -4,10 +4,12 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
+#include <memory>
 
 #if defined(__linux__) && AT_PARALLEL_OPENMP && !defined(_OPENMP)
 #error "at::parallel_for would run in one thread: compile with -fopenmp"
@@ -18,11 +20,6 @@
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define VECTORISED
-#endif
-#if defined(__GNUC__) && defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector) // GCC has it from 12 on
-#define HAS_SHUFFLE
-#endif
 #endif
 
 // Functions that a VECTORISED function calls must be inlined into it, or they miss its instruction set.
@@ -42,51 +39,25 @@ inline int block_channels(int64_t channels, int64_t first) {
   return static_cast<int>(std::min<int64_t>(kBlock, channels - first));
 }
 
-// Copies (channels, cells), one block of a box, to (cells, kBlock).
-template <typename From, typename To>
-INLINED void to_block(const From* from, int64_t cells, int channels, To* block) {
-  for (int c = 0; c < channels; ++c) {
-    for (int64_t cell = 0; cell < cells; ++cell) {
-      block[cell * kBlock + c] = static_cast<To>(from[c * cells + cell]);
-    }
-  }
+// Returns an array that is not filled: the system gives its pages when they are used.
+template <typename T>
+std::unique_ptr<T[]> make_buffer(int64_t size) {
+  return std::unique_ptr<T[]>(new T[size]);
 }
 
-// Copies (cells, kBlock) to (channels, cells).
-template <typename From, typename To>
-void from_block(const From* from, int64_t cells, int channels, To* to) {
-  int64_t done = 0;
-#ifdef HAS_SHUFFLE
-  // Four cells of four channels at a time: they are transposed within registers.
-  using Vector [[gnu::vector_size(4 * sizeof(From))]] = From;
-  for (; done + 4 <= cells; done += 4) {
-    for (int c = 0; c < channels; c += 4) {
-      Vector cell[4];
-      for (int i = 0; i < 4; ++i) {
-        std::memcpy(&cell[i], from + (done + i) * kBlock + c, sizeof(Vector));
-      }
-      const Vector low01 = __builtin_shufflevector(cell[0], cell[1], 0, 4, 1, 5);
-      const Vector high01 = __builtin_shufflevector(cell[0], cell[1], 2, 6, 3, 7);
-      const Vector low23 = __builtin_shufflevector(cell[2], cell[3], 0, 4, 1, 5);
-      const Vector high23 = __builtin_shufflevector(cell[2], cell[3], 2, 6, 3, 7);
-      const Vector channel[4] = {
-          __builtin_shufflevector(low01, low23, 0, 1, 4, 5),
-          __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-          __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
-          __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-      for (int i = 0; i < std::min(4, channels - c); ++i) {
-        for (int j = 0; j < 4; ++j) {
-          to[(c + i) * cells + done + j] = static_cast<To>(channel[i][j]);
-        }
-      }
-    }
-  }
-#endif
-  for (int c = 0; c < channels; ++c) {
-    for (int64_t cell = done; cell < cells; ++cell) {
-      to[c * cells + cell] = static_cast<To>(from[cell * kBlock + c]);
-    }
-  }
-}
+// to_block copies (channels, cells), whose channels are `stride` apart, to (cells, kBlock); channels that the
+// block lacks are zero. from_block copies (cells, kBlock) back. X(outside, inside): the types of both sides.
+#define FOR_TYPES_OF_BLOCKS(X)                                                                               \
+  X(float, float)                                                                                            \
+  X(double, double)                                                                                          \
+  X(c10::Half, float)                                                                                        \
+  X(c10::BFloat16, float)                                                                                    \
+  X(uint8_t, int32_t)                                                                                        \
+  X(uint8_t, int64_t)
+#define DECLARE(Outside, Inside)                                                                             \
+  void to_block(const Outside* from, int64_t stride, int64_t cells, int channels, Inside* block);            \
+  void from_block(const Inside* block, int64_t stride, int64_t cells, int channels, Outside* to);
+FOR_TYPES_OF_BLOCKS(DECLARE)
+#undef DECLARE
 
 } // namespace hybrid_cascade

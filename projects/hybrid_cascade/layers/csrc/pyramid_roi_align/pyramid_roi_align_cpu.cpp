@@ -91,9 +91,6 @@ INLINED void add_to_map(
   VECTORISED void run_backward(const MapBlock<T>& map, const Plan<T>& plan, T* row, const T* cells) {        \
     map.channels == kBlock ? add_to_map<true>(map, plan, row, cells)                                         \
                            : add_to_map<false>(map, plan, row, cells);                                       \
-  }                                                                                                          \
-  VECTORISED void read_block(const T* grad, int64_t cells, int channels, T* block) {                         \
-    to_block(grad, cells, channels, block);                                                                  \
   }
 INSTANTIATE(float)
 INSTANTIATE(double)
@@ -132,7 +129,11 @@ void forward(const Settings& settings, const ForwardTensors& tensors) {
               block_of(map, map.const_data_ptr<T>(), plan.image, first), plan, row.data(), block.data());
         }
         from_block(
-            block.data(), cells, block_channels(channels, first), output + (roi * channels + first) * cells);
+            block.data(),
+            cells,
+            cells,
+            block_channels(channels, first),
+            output + (roi * channels + first) * cells);
       }
     }
   });
@@ -155,8 +156,12 @@ void backward(const Settings& settings, const BackwardTensors& tensors) {
         if (plans[roi].empty() || plans[roi][0].image != task / blocks) {
           continue;
         }
-        read_block(
-            grad + (roi * channels + first) * cells, cells, block_channels(channels, first), block.data());
+        to_block(
+            grad + (roi * channels + first) * cells,
+            cells,
+            cells,
+            block_channels(channels, first),
+            block.data());
         for (const Plan<T>& plan : plans[roi]) {
           const at::Tensor& map = map_grads[plan.map];
           run_backward(

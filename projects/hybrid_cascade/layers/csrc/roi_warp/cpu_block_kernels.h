@@ -4,7 +4,7 @@
 // reads, and then along x.
 #pragma once
 
-#include "cpu_plan.h"
+#include "cpu_reading.h"
 
 #include <algorithm>
 #include <limits>
@@ -15,39 +15,39 @@ namespace hybrid_cascade::roi_warp {
 template <typename T>
 using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>; // as wide as T, for vectors
 
+template <typename T>
+inline constexpr T kZeros[kBlock] = {}; // a pixel outside of the map
+
 // Fills `row` (pixels, kBlock): one row of samples, interpolated along y, in the columns that the box reads.
 template <typename T>
 INLINED void interpolate_row(
-    const T* __restrict map,
-    int64_t row_size,
-    const Plan<T>& plan,
-    const Sample<T>& sample,
-    T* __restrict row) {
-  const T* top = map + sample.low * row_size;
+    const MapBlock<const T>& map, const Plan<T>& plan, const Sample<T>& sample, T* __restrict row) {
+  const Row<const T> top = map.row(sample.low, kZeros<T>), bottom = map.row(sample.low + 1, kZeros<T>);
   const T weight = sample.weight;
-  for (const int pixel : plan.pixels) {
-    const T* high = top + int64_t(pixel) * kBlock;
+  std::fill_n(row, plan.first * kBlock, T(0));
+  for (size_t i = plan.first; i < plan.last; ++i) {
+    const T* high = top.pixel(plan.pixels[i]);
+    const T* low = bottom.pixel(plan.pixels[i]);
     for (int c = 0; c < kBlock; ++c) {
-      row[c] = interpolate(high[c], high[row_size + c], weight);
+      row[i * kBlock + c] = interpolate(high[c], low[c], weight);
     }
-    row += kBlock;
   }
+  std::fill_n(row + plan.last * kBlock, (plan.pixels.size() - plan.last) * kBlock, T(0));
 }
 
 // Fills `cells` and `argmax` (H / pool * W / pool, kBlock). `row` has room for `pool` rows of samples.
 template <bool keep_argmax, typename T>
 INLINED void warp_block(
     const Warp& warp,
-    const T* map,
+    const MapBlock<const T>& map,
     const Plan<T>& plan,
     T* row,
     T* __restrict cells,
     Index<T>* __restrict argmax) {
-  const int64_t map_row = packed_row_size(warp);
   const int64_t row_size = plan.pixels.size() * kBlock;
   for (int y = 0; y < warp.rows; y += warp.pool) {
     for (int dy = 0; dy < warp.pool; ++dy) {
-      interpolate_row(map, map_row, plan, plan.rows[y + dy], row + dy * row_size);
+      interpolate_row(map, plan, plan.rows[y + dy], row + dy * row_size);
     }
     for (int x = 0; x < warp.columns; x += warp.pool) {
       T best[kBlock];
@@ -78,32 +78,31 @@ INLINED void warp_block(
 }
 
 // Adds to `map_grad`, and to the sums of the box: channel c of a BoxSum is sums[kBlock * (the BoxSum) + c].
-// `argmax` is null without max pooling, `map` if the gradient of the box is not wanted, `map_grad` if that of
-// the features is not wanted.
+// `argmax` is null without max pooling, the data of `map` if the gradient of the box is not wanted, those of
+// `map_grad` if that of the features is not wanted.
 template <typename T>
 INLINED void warp_block_backward(
     const Warp& warp,
     const T* __restrict cells,
     const Index<T>* __restrict argmax,
-    const T* __restrict map,
+    const MapBlock<const T>& map,
     const Plan<T>& plan,
     T* __restrict row,
     T* __restrict row_grad,
-    T* __restrict map_grad,
+    const MapBlock<T>& map_grad,
     T* __restrict sums) {
-  const int64_t map_row = packed_row_size(warp);
   for (int y = 0; y < warp.rows; ++y) {
     const Sample<T> y_sample = plan.rows[y];
-    if (!plan.reads(y_sample)) {
+    if (plan.is_row_outside(y_sample)) {
       continue;
     }
-    if (map) {
-      interpolate_row(map, map_row, plan, y_sample, row);
+    if (map.data) {
+      interpolate_row(map, plan, y_sample, row);
     }
     std::fill_n(row_grad, plan.pixels.size() * kBlock, T(0));
     for (int x = 0; x < warp.columns; ++x) {
       const Sample<T> sample = plan.columns[x];
-      if (!plan.reads(sample)) {
+      if (plan.is_column_outside(sample)) {
         continue;
       }
       const int64_t cell = int64_t(y / warp.pool) * warp.output_columns() + x / warp.pool;
@@ -121,7 +120,7 @@ INLINED void warp_block_backward(
         row_grad[left + c] += grad[c] - right_grad;
         row_grad[left + kBlock + c] += right_grad;
       }
-      if (map) {
+      if (map.data) {
         const T fraction = plan.column_fractions[x];
         for (int c = 0; c < kBlock; ++c) {
           const T term = grad[c] * (row[left + kBlock + c] - row[left + c]);
@@ -130,20 +129,28 @@ INLINED void warp_block_backward(
         }
       }
     }
+    T outside[kBlock] = {}; // takes what nobody wants
+    const Row<T> top_grad = map_grad.row(y_sample.low, outside);
+    const Row<T> bottom_grad = map_grad.row(y_sample.low + 1, outside);
+    const Row<const T> top = map.row(y_sample.low, kZeros<T>);
+    const Row<const T> bottom = map.row(y_sample.low + 1, kZeros<T>);
     T y_sums[kBlock] = {};
-    for (size_t i = 0; i < plan.pixels.size(); ++i) {
-      const int64_t top = y_sample.low * map_row + int64_t(plan.pixels[i]) * kBlock;
+    for (size_t i = plan.first; i < plan.last; ++i) {
       const T* grad = row_grad + i * kBlock;
-      if (map_grad) {
+      if (map_grad.data) {
+        T* top_sum = top_grad.pixel(plan.pixels[i]);
+        T* bottom_sum = bottom_grad.pixel(plan.pixels[i]);
         for (int c = 0; c < kBlock; ++c) {
-          const T bottom_grad = y_sample.weight * grad[c];
-          map_grad[top + c] += grad[c] - bottom_grad;
-          map_grad[top + map_row + c] += bottom_grad;
+          const T share = y_sample.weight * grad[c];
+          top_sum[c] += grad[c] - share;
+          bottom_sum[c] += share;
         }
       }
-      if (map) {
+      if (map.data) {
+        const T* high = top.pixel(plan.pixels[i]);
+        const T* low = bottom.pixel(plan.pixels[i]);
         for (int c = 0; c < kBlock; ++c) {
-          y_sums[c] += grad[c] * (map[top + map_row + c] - map[top + c]);
+          y_sums[c] += grad[c] * (low[c] - high[c]);
         }
       }
     }
