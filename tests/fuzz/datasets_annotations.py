@@ -124,13 +124,41 @@ def _runs_of_other_size(random, annotation):
     annotation["segmentation"]["counts"] = annotation["segmentation"]["counts"].decode()
 
 
-def _good_runs(random, content, folder):
-    for annotation in content["annotations"][:: random.choice([1, 2])]:
-        runs = _runs(annotation)
-        annotation["segmentation"] = {
-            "size": runs["size"],
-            "counts": runs["counts"].decode(),
-        }
+def _make_runs(random, annotation):
+    runs = _runs(annotation)
+    annotation["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode()}
+
+
+def _plain_runs(annotation):
+    """Turn compressed run lengths into a list."""
+    pixels = mask_util.decode(annotation["segmentation"]).ravel(order="F")
+    ends = np.flatnonzero(np.diff(np.r_[0, pixels])) if pixels.any() else []
+    annotation["segmentation"]["counts"] = np.diff(np.r_[0, ends, len(pixels)]).tolist()
+
+
+def _good_runs(step):
+    def apply(random, content, folder):
+        for annotation in content["annotations"][::step]:
+            _make_runs(random, annotation)
+            if random.random() < 0.5:
+                _plain_runs(annotation)
+
+    return apply
+
+
+def _corners_beside_runs(random, annotation):
+    """Make a box of corners that stays within the image."""
+    annotation["bbox"] = [8, 6, 14, 12]
+    _make_runs(random, annotation)
+    annotation["bbox"] = [8, 6, 8 + 14, 6 + 12]
+
+
+def _no_masks(random, content, folder):
+    for annotation in content["annotations"]:
+        if random.random() < 0.5:
+            annotation["segmentation"] = []
+        else:
+            del annotation["segmentation"]
 
 
 def _image_fault(name, change, names, **options):
@@ -253,6 +281,7 @@ def _truncated(random, content, folder):
     return text[: random.randrange(len(text))]
 
 
+NOT_TRAINED = "`area` and `iscrowd` are needed for an evaluation only"
 FILE = r"(train|val)\.json"
 ANNOTATION = r"annotation .* of image '[^']*\d\.png'"
 ANNOTATION_FAULTS = [
@@ -260,8 +289,8 @@ ANNOTATION_FAULTS = [
     for name, key, options in (
         ("bbox", "bbox", {}),
         ("category_id", "category_id", {}),
-        ("area", "area", {"fine": TRAIN}),
-        ("iscrowd", "iscrowd", {"fine": TRAIN}),
+        ("area", "area", {"fine": TRAIN, "why": NOT_TRAINED}),
+        ("iscrowd", "iscrowd", {"fine": TRAIN, "why": NOT_TRAINED}),
         ("segmentation", "segmentation", {}),
     )
 ]
@@ -317,7 +346,15 @@ ANNOTATION_FAULTS += [
     _annotation_fault("run lengths of another size", _runs_of_other_size, f"{ANNOTATION}.*size"),
     _annotation_fault("annotation ignored", _set("ignore", 1, True), "`ignore`"),
     _annotation_fault("keypoints", _set("keypoints", [1, 2], ["a"] * 3, "abc", 3), "`keypoints`"),
-    Fault("run lengths", _good_runs, "instance_mask_format.*INPUT.MASK_FORMAT", fine=EVAL),
+    _annotation_fault("box as corners beside run lengths", _corners_beside_runs, ANNOTATION),
+    Fault("run lengths", _good_runs(1), "instance_mask_format.*INPUT.MASK_FORMAT", fine=EVAL),
+    Fault(
+        "run lengths among polygons",
+        _good_runs(2),
+        "instance_mask_format.*INPUT.MASK_FORMAT",
+        fine=EVAL,
+    ),
+    Fault("no masks", _no_masks, "(train|val).*`segmentation`"),
     _image_fault("image of no id", _missing("id"), "image ids"),
     _image_fault("image of no file_name", _missing("file_name"), "file_name"),
     _image_fault("image of no width", _missing("width"), "`width`"),
@@ -330,7 +367,13 @@ ANNOTATION_FAULTS += [
     ),
     Fault("two images of an id", _same_image_id, "same id.*png"),
     Fault("two annotations of an id", _same_annotation_id, "same id"),
-    Fault("annotation ids from 0", _ids_from_zero, "ids of 0", fine=TRAIN),
+    Fault(
+        "annotation ids from 0",
+        _ids_from_zero,
+        "ids of 0",
+        fine=TRAIN,
+        why="a training does not use the ids of annotations",
+    ),
     Fault("annotation ids are text", _string_ids, "annotation ids"),
     Fault("image ids are text", _string_image_ids, "image ids"),
     Fault("categories in another order", _other_order, "thing_classes", uses=("train", "val")),
@@ -343,9 +386,22 @@ ANNOTATION_FAULTS += [
     Fault("no annotations", _no_annotations, "train", uses=TRAIN),
     Fault("only crowds", _only_crowds, "train", uses=TRAIN),
     Fault("annotations of no image", _of_no_image, "image_id"),
-    Fault("an annotation of no image", _extra_annotation, "", fine=ALL),
+    Fault(
+        "an annotation of no image",
+        _extra_annotation,
+        "",
+        fine=ALL,
+        why="annotations of images that are not in the file are left out, with a warning",
+    ),
     Fault("records in another order", _shuffled, "", fine=ALL),
-    Fault("an image without objects", _empty_image, "", uses=TRAIN, fine=TRAIN),
+    Fault(
+        "an image without objects",
+        _empty_image,
+        "",
+        uses=TRAIN,
+        fine=TRAIN,
+        why="images without objects are left out, or trained on: `filter_empty`",
+    ),
     Fault("file that is no JSON", _bytes(b"", b"\xff\xfe\x00", b"{", b"[" * 10**5), FILE),
     Fault("file that is no dict", _bytes(b"[]", b"3", b"null", b'"a"', b"{}"), FILE),
     Fault("file that is truncated", _truncated, FILE),

@@ -18,6 +18,8 @@ class Fault:
         uses: what can be done with a dataset that has it: "train", "val" (train on another one),
             "eval_only".
         fine: those of them for which it is no fault.
+        why: why it is none, by decision; "" if that goes without saying.
+        decode: whether the config asks for all pixels of the images to be read.
     """
 
     name: str
@@ -25,6 +27,8 @@ class Fault:
     names: str
     uses: tuple[str, ...] = ("train", "val", "eval_only")
     fine: tuple[str, ...] = ()
+    why: str = ""
+    decode: bool = False
 
     def fine_for(self, use: str) -> bool:
         """Tell whether the dataset has to work for this use."""
