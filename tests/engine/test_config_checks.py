@@ -18,6 +18,7 @@ TOY = str(CONFIGS / "quick_start" / "htc_toy.py")
 YAML = str(CONFIGS / "yaml" / "htc" / "htc_r50_fpn_1x.yaml")
 
 NAN = float("nan")
+PREDICTOR = "model.roi_heads.box_predictors.0"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,27 @@ def yaml():
         ("train.micro_batches", "SOLVER.MICRO_BATCHES", 0),
         ("train.checkpointer.best_metric", "SOLVER.BEST_CHECKPOINT_METRIC", None),
         ("train.wandb.project", "WANDB.PROJECT", 3),
+        (f"{PREDICTOR}.cls_agnostic_bbox_reg", None, "maybe"),
+        (f"{PREDICTOR}.use_sigmoid_ce", None, "maybe"),
+        (f"{PREDICTOR}.box2box_transform.scale_clamp", None, NAN),
+        (f"{PREDICTOR}.box_reg_loss_type", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "foo"),
+        (f"{PREDICTOR}.input_shape.channels", None, -7),
+        ("model.roi_heads.proposal_matchers.0.allow_low_quality_matches", None, "maybe"),
+        ("model.roi_heads.box_in_features", "MODEL.ROI_HEADS.IN_FEATURES", "p2"),
+        ("model.roi_heads.box_pooler.scales", None, [-0.25]),
+        (
+            "model.roi_heads.semantic_pooler.output_size",
+            "MODEL.ROI_HTC_HEAD.SEMANTIC_POOLER_RESOLUTION",
+            -7,
+        ),
+        ("model.proposal_generator.head.num_anchors", None, "abc"),
+        ("model.proposal_generator.anchor_generator.strides", "MODEL.SSD.STEPS", [-7]),
+        (
+            "model.combine_stuff_area_thresh",
+            "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT",
+            -7,
+        ),
+        ("dataloader.train.mapper.augmentations.0.horizontal", None, "maybe"),
     ],
 )
 def test_a_value_that_none_can_mean_is_refused_by_its_key_in_both_kinds(
