@@ -84,6 +84,7 @@ def yaml():
             -7,
         ),
         ("dataloader.train.mapper.augmentations.0.horizontal", None, "maybe"),
+        ("dataloader.test.mapper.augmentations", None, "abc"),
     ],
 )
 def test_a_value_that_none_can_mean_is_refused_by_its_key_in_both_kinds(

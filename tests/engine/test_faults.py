@@ -27,6 +27,7 @@ def raised(function):
         UnknownKeyError("No key 'train.x'"),
         DatasetError("Dataset 'a' has no images"),
         FileNotFoundError("There is no checkpoint 'a.pth'"),
+        FileExistsError("The output folder 'a' has checkpoints"),
     ],
 )
 def test_mistakes_of_the_user_need_no_traceback(error):

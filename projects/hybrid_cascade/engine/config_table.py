@@ -2,6 +2,7 @@
 
 from .config_rules import (
     CALLABLE,
+    LIST,
     NAME,
     NONE,
     PROBABILITY,
@@ -105,6 +106,7 @@ TABLE: list[tuple[str | None, str | None, Rule]] = [
     ("dataloader.**.use_instance_mask", None, SWITCH),
     ("dataloader.**.recompute_boxes", None, SWITCH),
     ("dataloader.**.is_train", None, SWITCH),
+    ("dataloader.**.augmentations", None, LIST),
     ("dataloader.**.augmentations.**.{horizontal,vertical}", None, SWITCH),
     ("dataloader.**.image_format", "INPUT.FORMAT", _COLOURS),
     ("dataloader.**.short_edge_length", "INPUT.MIN_SIZE_{TRAIN,TEST}", _SIDES),

@@ -26,10 +26,11 @@ def describe_fault(error: BaseException) -> str | None:
 
     Returns:
         None if it is none of these: a mistake in the config or in the data, a file that is named
-        and not there, a loss that is not finite, a data loader worker that died, a full disk,
-        another process that hangs or ended.
+        and not there, an output folder that has checkpoints, a loss that is not finite, a data
+        loader worker that died, a full disk, another process that hangs or ended.
     """
-    is_ours = isinstance(error, FileNotFoundError) and error.errno is None  # not the system's
+    named_files = FileNotFoundError | FileExistsError
+    is_ours = isinstance(error, named_files) and error.errno is None  # not the system's
     if is_ours or isinstance(error, ConfigError | DatasetError):
         return str(error)
     chain = list(_chain(error))
