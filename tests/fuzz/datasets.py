@@ -31,6 +31,7 @@ from .case import Case
 from .datasets_annotations import ANNOTATION_FAULTS
 from .datasets_faults import HEIGHT, WIDTH, Fault
 from .datasets_files import FILE_FAULTS
+from .datasets_records import RECORD_FAULTS
 
 ROOT = Path(__file__).parents[2]
 LAZY = str(ROOT / "configs" / "quick_start" / "htc_toy.py")
@@ -64,7 +65,7 @@ class Job:
 
 def make_case(random: random_module.Random) -> Case:
     """Return a case."""
-    fault = random.choice(ANNOTATION_FAULTS + FILE_FAULTS)
+    fault = random.choice(ANNOTATION_FAULTS + RECORD_FAULTS + FILE_FAULTS)
     use = random.choice([x for x in USES if x in fault.uses])
     config = random.choice(CONFIGS)
     seed = random.random()
