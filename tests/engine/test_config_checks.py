@@ -1,5 +1,7 @@
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -8,6 +10,7 @@ from omegaconf import OmegaConf
 
 from hybrid_cascade.engine import ConfigError, as_run_config, load_config
 from hybrid_cascade.engine.config_checks import (
+    check_proposal_files,
     check_test_datasets,
     check_training,
     check_values,
@@ -135,6 +138,33 @@ def test_datasets_that_are_not_registered_are_named_with_the_nearest(toy):
     cfg.dataloader.test.dataset.names = "nowhere"
     with pytest.raises(ConfigError, match="dataloader.test.dataset.names .*'nowhere'"):
         check_test_datasets(as_run_config(cfg))
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("is_yaml", [False, True])
+def test_files_of_proposals_run_no_code(is_yaml, tmp_path):
+    path = tmp_path / "proposals.pkl"
+    cfg = load_config(YAML if is_yaml else TOY)
+    if is_yaml:
+        cfg.defrost()
+        cfg.MODEL.LOAD_PROPOSALS = True
+        cfg.DATASETS.PROPOSAL_FILES_TEST = (str(path),)
+    else:
+        cfg.dataloader.train.dataset.proposal_files = [str(path)]
+    proposals = {"ids": [3], "boxes": [np.zeros((2, 4), np.float32)], "bbox_mode": 0}
+    path.write_bytes(pickle.dumps(proposals))
+    check_proposal_files(as_run_config(cfg))
+    path.write_bytes(pickle.dumps({**proposals, "extra": Bomb(tmp_path / "executed")}))
+    with pytest.raises(ConfigError, match=r"proposals\.pkl.*can't be read: .*touch|getattr"):
+        check_proposal_files(as_run_config(cfg))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_processes_have_to_share_a_batch_equally(toy):

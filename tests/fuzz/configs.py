@@ -13,6 +13,7 @@ from hybrid_cascade.engine import as_run_config, build_model, load_config
 from hybrid_cascade.engine.config_checks import check_training
 
 from .case import CANARY, Case
+from .checkpoint_files import write_bomb
 from .config_faults import DECIDED, EXECUTING, FAULTS, FILES, KEYS, OTHER_KIND, YAML_KEYS
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
@@ -24,7 +25,7 @@ YAML_BASE = CONFIGS / "yaml" / "htc" / "htc_r50_fpn_1x.yaml"
 def make_case(random: random.Random) -> Case:
     """Return a case."""
     makers = [_lazy_value] * 5 + [_yaml_value] * 5 + [_any_value] * 4 + [_key] * 2 + [_file] * 2
-    makers += [_executing, _fine, _batch, _registered_twice]
+    makers += [_executing, _fine, _batch, _registered_twice, _proposals]
     return random.choice(makers)(random)
 
 
@@ -229,6 +230,26 @@ def _executing(random: random.Random) -> Case:
         _start(load_config(str(path)), build=False)
 
     return Case(f"configs: executing {content[:50]!r}", check, r"config\.yaml|SOLVER\.MAX_ITER")
+
+
+def _proposals(random: random.Random) -> Case:
+    """Name a file of proposals that would run code when it is unpickled."""
+    split = random.choice(["TRAIN", "TEST"])
+    content = random.choice(["code", "text", "cut"])
+
+    def check(folder: Path) -> None:
+        path = write_bomb(folder, ".pkl", old=False)
+        if content == "text":
+            path.write_text("boxes: 3")
+        elif content == "cut":
+            path.write_bytes(path.read_bytes()[:40])
+        register_coco_json("with_proposals", str(folder / "a.json"), str(folder))
+        files = [f"DATASETS.PROPOSAL_FILES_{split}", f"('{path}',)", "MODEL.LOAD_PROPOSALS", "True"]
+        names = ["DATASETS.TRAIN", "('with_proposals',)", "DATASETS.TEST", "('with_proposals',)"]
+        cfg = load_config(str(YAML_BASE), files + names)
+        _start(cfg, build=False)
+
+    return Case(f"configs: proposals to {split.lower()}: {content}", check, r"x\.pkl")
 
 
 def _fine(random: random.Random) -> Case:
