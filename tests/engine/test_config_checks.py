@@ -130,6 +130,12 @@ def test_arguments_of_functions_that_are_not_known_are_not_checked(toy):
     check_values(cfg)
 
 
+def test_a_linear_layer_may_have_numbers_of_features(toy):
+    cfg = toy.copy()
+    OmegaConf.update(cfg, "model.neck", L(torch.nn.Linear)(in_features=8, out_features=4))
+    check_values(cfg)
+
+
 def test_datasets_that_are_not_registered_are_named_with_the_nearest(toy):
     cfg = toy.copy()
     cfg.dataloader.train.dataset.names = ["toy_scenes_train", "toy_scenes_trian"]

@@ -168,7 +168,13 @@ TABLE: list[tuple[str | None, str | None, Rule]] = [
     ("model.**.out_channels", "MODEL.**.{,*_}OUT_CHANNELS", whole(1)),
     ("model.**.{in_channels,num_anchors}", None, whole(1)),
     ("model.**.input_shape.**.{*channels,stride,height,width}", None, whole(1) | NONE),
-    ("model.**.{,*_}{in,out}_features", "MODEL.**.{IN,OUT}_FEATURES", list_of(NAME) | NONE),
+    (
+        "model.{proposal_generator,roi_heads}.{,*_}in_features",
+        "MODEL.**.{IN,OUT}_FEATURES",
+        list_of(NAME) | NONE,
+    ),
+    # A linear layer of PyTorch has numbers of them.
+    ("model.**.{in,out}_features", None, list_of(NAME) | whole(1) | NONE),
     ("model.**.fuse_type", "MODEL.FPN.FUSE_TYPE", one_of("sum", "avg")),
     ("model.**.norm", "MODEL.**.NORM", _NORM),
     ("model.**.{conv,out}_norm", "MODEL.TIMM.OUT_NORM", _NORM),
