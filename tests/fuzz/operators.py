@@ -128,7 +128,7 @@ def _draw(
         return _case(title, function, arguments, {name: value}, names)
     name, value = random.choice(odd)
     title = f"{function.__name__}: {name} odd, {_short(value)}"
-    why = "values that are NaN, infinite or far outside of the image give zeros, as documented"
+    why = "docstrings allow it: boxes and offsets that are NaN or far out, very large numbers"
     return _case(title, function, arguments, {name: value}, None, why)
 
 
