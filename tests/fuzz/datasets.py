@@ -29,7 +29,7 @@ from hybrid_cascade.engine.run_config import RunConfig, as_run_config
 
 from .case import Case
 from .datasets_annotations import ANNOTATION_FAULTS
-from .datasets_faults import HEIGHT, WIDTH, Fault
+from .datasets_faults import HEIGHT, WIDTH
 from .datasets_files import FILE_FAULTS
 from .datasets_records import RECORD_FAULTS
 
@@ -68,28 +68,29 @@ def make_case(random: random_module.Random) -> Case:
     fault = random.choice(ANNOTATION_FAULTS + RECORD_FAULTS + FILE_FAULTS)
     use = random.choice([x for x in USES if x in fault.uses])
     config = random.choice(CONFIGS)
+    if fault.decode:
+        config = config.replaced(check_images="decode")
     seed = random.random()
     names = None if fault.fine_for(use) else fault.names
     return Case(
         name=f"datasets: {fault.name} ({use})",
-        check=partial(prepare, fault, use, config, seed),
+        check=partial(prepare, fault.apply, use, config, seed),
         names=names,
         use=use_data,
         why=fault.why if names is None else "",
     )
 
 
-def prepare(fault: Fault, use: str, config: RunConfig, seed: float, folder: Path) -> Job:
+def prepare(apply: Callable, use: str, config: RunConfig, seed: float, folder: Path) -> Job:
     """Write a training and a validation set, one with a fault, and start to use them."""
     random = random_module.Random(seed)
     contents = {split: make_content(random) for split in ("train", "val")}
     found = deepcopy(contents["val"])
     spoilt = "train" if use == "train" else "val"
     for name, content in contents.items():
-        change = partial(fault.apply, random) if name == spoilt else lambda content, folder: None
+        change = partial(apply, random) if name == spoilt else lambda content, folder: None
         register(name, content, folder, change)
-    check_images = "decode" if fault.decode else "headers"
-    cfg = config.replaced(output_dir=f"{folder}/output", check_images=check_images).cfg
+    cfg = config.replaced(output_dir=f"{folder}/output").cfg
     model = Oracle(found)
     if use != "eval_only":
         return Job(cfg, model, OracleTrainer(cfg, model))
