@@ -73,7 +73,7 @@ def record(checkout: Path, name: str, weights: str, start: Path) -> dict[str, to
     """Return everything that a model computes, by name; `start` keeps the weights for both."""
     cfg, model = build(checkout, name)
     if weights:
-        model.load_state_dict(torch.load(weights, weights_only=False)["model"])
+        model.load_state_dict(torch.load(weights, weights_only=True)["model"])
     elif start.exists():
         model.load_state_dict(torch.load(start, weights_only=True))
     else:

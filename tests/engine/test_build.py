@@ -10,6 +10,21 @@ from hybrid_cascade.engine import build_model, load_config
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
 
+@pytest.mark.parametrize(
+    ("path", "opts"),
+    [
+        ("quick_start/htc_toy.py", ["model.roi_heads.box_in_features=[p2,p9]"]),
+        ("quick_start/htc_toy.py", ["model.roi_heads.mask_in_features=[p9]"]),
+        ("quick_start/mnc_toy.py", ["model.proposal_generator.in_features=[p9]"]),
+        ("quick_start/mnc_toy.py", ["model.roi_heads.in_features=[p9]"]),
+        ("yaml/htc/htc_r50_fpn_1x.yaml", ["MODEL.ROI_HEADS.IN_FEATURES", "['p9']"]),
+    ],
+)
+def test_features_that_nothing_computes_are_named_before_a_training(path, opts):
+    with pytest.raises(ValueError, match="p9"):
+        build_model(load_config(str(CONFIGS / path), opts))
+
+
 def channels_last_convolutions(model):
     # Of a 1x1 convolution, both formats are the same.
     weights = [p for p in model.parameters() if p.dim() == 4 and p.shape[-1] > 1]

@@ -1,5 +1,7 @@
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -8,6 +10,7 @@ from omegaconf import OmegaConf
 
 from hybrid_cascade.engine import ConfigError, as_run_config, load_config
 from hybrid_cascade.engine.config_checks import (
+    check_proposal_files,
     check_test_datasets,
     check_training,
     check_values,
@@ -18,6 +21,7 @@ TOY = str(CONFIGS / "quick_start" / "htc_toy.py")
 YAML = str(CONFIGS / "yaml" / "htc" / "htc_r50_fpn_1x.yaml")
 
 NAN = float("nan")
+PREDICTOR = "model.roi_heads.box_predictors.0"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,28 @@ def yaml():
         ("train.micro_batches", "SOLVER.MICRO_BATCHES", 0),
         ("train.checkpointer.best_metric", "SOLVER.BEST_CHECKPOINT_METRIC", None),
         ("train.wandb.project", "WANDB.PROJECT", 3),
+        (f"{PREDICTOR}.cls_agnostic_bbox_reg", None, "maybe"),
+        (f"{PREDICTOR}.use_sigmoid_ce", None, "maybe"),
+        (f"{PREDICTOR}.box2box_transform.scale_clamp", None, NAN),
+        (f"{PREDICTOR}.box_reg_loss_type", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "foo"),
+        (f"{PREDICTOR}.input_shape.channels", None, -7),
+        ("model.roi_heads.proposal_matchers.0.allow_low_quality_matches", None, "maybe"),
+        ("model.roi_heads.box_in_features", "MODEL.ROI_HEADS.IN_FEATURES", "p2"),
+        ("model.roi_heads.box_pooler.scales", None, [-0.25]),
+        (
+            "model.roi_heads.semantic_pooler.output_size",
+            "MODEL.ROI_HTC_HEAD.SEMANTIC_POOLER_RESOLUTION",
+            -7,
+        ),
+        ("model.proposal_generator.head.num_anchors", None, "abc"),
+        ("model.proposal_generator.anchor_generator.strides", "MODEL.SSD.STEPS", [-7]),
+        (
+            "model.combine_stuff_area_thresh",
+            "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT",
+            -7,
+        ),
+        ("dataloader.train.mapper.augmentations.0.horizontal", None, "maybe"),
+        ("dataloader.test.mapper.augmentations", None, "abc"),
     ],
 )
 def test_a_value_that_none_can_mean_is_refused_by_its_key_in_both_kinds(
@@ -104,6 +130,12 @@ def test_arguments_of_functions_that_are_not_known_are_not_checked(toy):
     check_values(cfg)
 
 
+def test_a_linear_layer_may_have_numbers_of_features(toy):
+    cfg = toy.copy()
+    OmegaConf.update(cfg, "model.neck", L(torch.nn.Linear)(in_features=8, out_features=4))
+    check_values(cfg)
+
+
 def test_datasets_that_are_not_registered_are_named_with_the_nearest(toy):
     cfg = toy.copy()
     cfg.dataloader.train.dataset.names = ["toy_scenes_train", "toy_scenes_trian"]
@@ -112,6 +144,33 @@ def test_datasets_that_are_not_registered_are_named_with_the_nearest(toy):
     cfg.dataloader.test.dataset.names = "nowhere"
     with pytest.raises(ConfigError, match="dataloader.test.dataset.names .*'nowhere'"):
         check_test_datasets(as_run_config(cfg))
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("is_yaml", [False, True])
+def test_files_of_proposals_run_no_code(is_yaml, tmp_path):
+    path = tmp_path / "proposals.pkl"
+    cfg = load_config(YAML if is_yaml else TOY)
+    if is_yaml:
+        cfg.defrost()
+        cfg.MODEL.LOAD_PROPOSALS = True
+        cfg.DATASETS.PROPOSAL_FILES_TEST = (str(path),)
+    else:
+        cfg.dataloader.train.dataset.proposal_files = [str(path)]
+    proposals = {"ids": [3], "boxes": [np.zeros((2, 4), np.float32)], "bbox_mode": 0}
+    path.write_bytes(pickle.dumps(proposals))
+    check_proposal_files(as_run_config(cfg))
+    path.write_bytes(pickle.dumps({**proposals, "extra": Bomb(tmp_path / "executed")}))
+    with pytest.raises(ConfigError, match=r"proposals\.pkl.*can't be read: .*touch|getattr"):
+        check_proposal_files(as_run_config(cfg))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_processes_have_to_share_a_batch_equally(toy):

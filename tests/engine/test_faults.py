@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hybrid_cascade.data import DatasetError
 from hybrid_cascade.engine import ConfigError
+from hybrid_cascade.engine.checkpointer import CheckpointError
 from hybrid_cascade.engine.faults import describe_fault
 from hybrid_cascade.engine.run_config import UnknownKeyError
 
@@ -27,6 +28,8 @@ def raised(function):
         UnknownKeyError("No key 'train.x'"),
         DatasetError("Dataset 'a' has no images"),
         FileNotFoundError("There is no checkpoint 'a.pth'"),
+        CheckpointError("The checkpoint 'a.pth' can't be read"),
+        FileExistsError("The output folder 'a' has checkpoints"),
     ],
 )
 def test_mistakes_of_the_user_need_no_traceback(error):

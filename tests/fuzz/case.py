@@ -1,6 +1,7 @@
 """A malformed input, and what may happen with it."""
 
 import multiprocessing
+import os
 import random
 import re
 import tempfile
@@ -29,15 +30,18 @@ class Case:
         name: kind of input and fault, such as "dataset: polygon with NaN".
         check: what runs before training or evaluation starts, with an empty folder to write to. It
             returns what `use` takes.
-        use: what runs afterwards, such as an iteration; None if there is nothing.
+        use: what runs afterwards, such as an iteration; None if there is nothing, as where all has
+            to be refused by `check`: what is not, is silent.
         names: a regular expression that the message of a refusal has to contain: the file, key or
             value. None if the input is odd but fine, and has to work.
+        why: why it is fine, by decision; "" if that goes without saying.
     """
 
     name: str
     check: Callable[[Path], object]
     names: str | None
     use: Callable[[object], object] | None = None
+    why: str = ""
 
 
 @dataclass
@@ -49,7 +53,7 @@ class Outcome:
             wrong. "silent": a fault without an error. "late": refused after the checks. "unclear":
             another error, or a message that does not name what is wrong. "executed": code in the
             input ran. "hang", "crash": of the process.
-        detail: the message, or the end of the traceback.
+        detail: the message, the end of the traceback, or what a process that crashed has printed.
     """
 
     kind: str
@@ -72,30 +76,46 @@ def make_case(kind: str, seed: int, index: int) -> Case:
 def run(kind: str, seed: int, index: int) -> Outcome:
     """Run a case in a process of its own."""
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory() as folder:
-        process = _CONTEXT.Process(target=_run_in_child, args=(kind, seed, index, folder, sender))
+    with tempfile.TemporaryDirectory() as name:
+        folder, printed = Path(name) / "input", Path(name) / "printed.txt"
+        folder.mkdir()
+        job = (kind, seed, index, folder, printed, sender)
+        process = _CONTEXT.Process(target=_run_in_child, args=job)
         process.start()
         sender.close()
         if not receiver.poll(SECONDS):
             process.kill()
             process.join()
-            return Outcome("hang")
+            return Outcome("hang", _end_of(printed))
         try:
             outcome = receiver.recv()
         except EOFError:
             process.join()
-            return Outcome("crash", f"exit code {process.exitcode}")
-        process.join()
-        if (Path(folder) / CANARY).exists():
+            return Outcome("crash", f"exit code {process.exitcode}\n{_end_of(printed)}")
+        process.join(SECONDS)
+        if (folder / CANARY).exists():
             return Outcome("executed")
+        if process.exitcode != 0:  # at its end, or not even then
+            process.kill()
+            return Outcome("crash", f"exit code {process.exitcode}\n{_end_of(printed)}")
         return outcome
 
 
-def _run_in_child(kind: str, seed: int, index: int, folder: str, sender: Connection) -> None:
+def _end_of(printed: Path) -> str:
+    return printed.read_text(errors="replace")[-4000:] if printed.exists() else ""
+
+
+def _run_in_child(
+    kind: str, seed: int, index: int, folder: Path, printed: Path, sender: Connection
+) -> None:
+    # What the case prints, a sanitizer's report too, is not a part of the summary.
+    with open(printed, "wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     torch.set_num_threads(1)
     case, phase = make_case(kind, seed, index), "check"
     try:
-        checked = case.check(Path(folder))
+        checked = case.check(folder)
         phase = "use"
         if case.use is not None:
             case.use(checked)

@@ -1,5 +1,7 @@
 """What generated checkpoints are made of: a model, ways to write and to read, faults."""
 
+import json
+import logging
 import os
 import pickle
 import random
@@ -10,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from hybrid_cascade.converters import DETECTRON2, convert
 from hybrid_cascade.engine import FittingCheckpointer, load_weights
 
 from .case import CANARY
+
+logger = logging.getLogger(__name__)
 
 KEYS = [
     "backbone.0.weight",
@@ -49,31 +54,40 @@ def make_content() -> dict:
     return {"model": dict(Model().state_dict()), "state": State().state_dict(), "iteration": 3}
 
 
-# How a file is read.
+# How a file is read. Each returns the weights that the model then has.
 
 
-def evaluate(path: Path) -> None:
-    load_weights(Model(), str(path))
+def evaluate(path: Path) -> dict[str, torch.Tensor]:
+    model = Model()
+    load_weights(model, str(path))
+    return model.state_dict()
 
 
-def start(path: Path) -> None:
-    FittingCheckpointer(Model()).load(str(path), checkpointables=[])
+def start(path: Path) -> dict[str, torch.Tensor]:
+    model = Model()
+    FittingCheckpointer(model).load(str(path), checkpointables=[])
+    return model.state_dict()
 
 
-def resume(path: Path) -> None:
+def resume(path: Path) -> dict[str, torch.Tensor]:
     path.rename(path.parent / "model_0000003.pth")
     (path.parent / "last_checkpoint").write_text("model_0000003.pth")
-    assert resume_in(path.parent) == 3
+    model = Model()
+    assert resume_in(path.parent, model) == 3
+    return model.state_dict()
 
 
-def resume_in(folder: Path) -> int:
-    checkpointer = FittingCheckpointer(Model(), str(folder), state=State())
+def resume_in(folder: Path, model: nn.Module) -> int:
+    checkpointer = FittingCheckpointer(model, str(folder), state=State())
     return checkpointer.resume_or_load("", resume=True)["iteration"]
 
 
-def convert_backbone(path: Path) -> None:
+def convert_backbone(path: Path) -> dict[str, torch.Tensor]:
     target = {k: v for k, v in Model().state_dict().items() if k.startswith("backbone")}
-    convert(DETECTRON2, DETECTRON2.read(str(path), False), target)
+    result = convert(DETECTRON2, DETECTRON2.read(str(path), False), target)
+    for name, reason in result.left.items():
+        logger.warning("%s is left: %s", name, reason)
+    return result.state_dict
 
 
 READERS = {"evaluate": evaluate, "start": start, "resume": resume, "convert": convert_backbone}
@@ -101,9 +115,16 @@ def write_pickle(content: dict, path: Path, protocol: int = 2) -> Path:
     return path.with_suffix(".pkl")
 
 
+def write_safetensors(content: dict, path: Path) -> Path:
+    weights = {k: v.contiguous() for k, v in content["model"].items()}
+    save_file(weights, path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
 WRITERS = {
     "zip": write_zip,
     "old": write_old,
+    "safetensors": write_safetensors,
     **{f"pickle {p}": partial(write_pickle, protocol=p) for p in range(6)},
 }
 
@@ -120,7 +141,7 @@ def put(number: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return change
 
 
-VALUES = {
+NUMBERS = {
     "NaN": put(float("nan")),
     "infinite": put(float("inf")),
     "minus infinite": put(float("-inf")),
@@ -129,6 +150,9 @@ VALUES = {
     "unsigned bytes": lambda t: t.byte(),
     "booleans": lambda t: t > 0,
     "complex": lambda t: t + 1j,
+}
+VALUES = {
+    **NUMBERS,
     "a list": lambda t: t.tolist(),
     "a string": lambda t: "weights",
     "None": lambda t: None,
@@ -155,6 +179,13 @@ def flip(data: bytes, place: float) -> bytes:
     """Change a bit of a weight: those of the first follow the name of their entry."""
     changed = bytearray(data)
     changed[data.index(b"/data/0") + 64 + int(place * 300)] ^= 4
+    return bytes(changed)
+
+
+def flip_last_place(data: bytes, weight: torch.Tensor) -> bytes:
+    """Change the bit of least value of a weight's first number."""
+    changed = bytearray(data)
+    changed[data.index(weight.numpy().tobytes())] ^= 1
     return bytes(changed)
 
 
@@ -219,6 +250,30 @@ def write_attribute(folder: Path) -> Path:
     return folder / "x.pkl"
 
 
+def write_shape(folder: Path, shape: tuple[int, ...]) -> Path:
+    """Write a pickle that asks for an array of so many numbers, and has none of them."""
+    sides = b"".join(b"\x8a\x08" + n.to_bytes(8, "little") for n in shape)
+    array = b"cnumpy\nndarray\n(" + sides + b"tX\x02\x00\x00\x00f8\x86R"
+    (folder / "x.pkl").write_bytes(b"\x80\x02}X\x05\x00\x00\x00a.b.c" + array + b"s.")
+    return folder / "x.pkl"
+
+
+def write_nested(folder: Path) -> Path:
+    (folder / "x.pkl").write_bytes(b"\x80\x02" + b"(" * 10**5 + b"l" * 10**5 + b".")
+    return folder / "x.pkl"
+
+
+def write_header(folder: Path, header: bytes, length: int | None = None) -> Path:
+    """Write a file of safetensors with a header, and its length or another one."""
+    start = (len(header) if length is None else length).to_bytes(8, "little")
+    (folder / "x.safetensors").write_bytes(start + header + bytes(64))
+    return folder / "x.safetensors"
+
+
+def tensor_header(*offsets: int, dtype: str = "F32", name: str = "backbone.1.bias") -> bytes:
+    return json.dumps({name: {"dtype": dtype, "shape": [4], "data_offsets": offsets}}).encode()
+
+
 def write_program(folder: Path) -> Path:
     torch.jit.script(nn.Linear(2, 2)).save(str(folder / "x.pth"))
     return folder / "x.pth"
@@ -254,6 +309,16 @@ FILES = {
     "code alone": write_plain_bomb,
     "a codec": write_codec,
     "a function of NumPy": write_attribute,
+    "an array of 2^50 numbers": partial(write_shape, shape=(2**25, 2**25)),
+    "an array of 2^70 numbers": partial(write_shape, shape=(2**35, 2**35)),
+    "lists in lists": write_nested,
+    "a header of 2^60 bytes": partial(write_header, header=b"{}", length=2**60),
+    "a header that is none": partial(write_header, header=b"[1, 2]"),
+    "a header cut short": partial(write_header, header=b'{"a": {"dtype"'),
+    "offsets beyond the end": partial(write_header, header=tensor_header(0, 2**40)),
+    "offsets backwards": partial(write_header, header=tensor_header(16, 0)),
+    "fewer bytes than numbers": partial(write_header, header=tensor_header(0, 4)),
+    "a type that is none": partial(write_header, header=tensor_header(0, 16, dtype="P8")),
     "a program": write_program,
     "arrays of NumPy": write_arrays,
     "a tar archive": write_tar,

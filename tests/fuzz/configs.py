@@ -2,172 +2,30 @@
 
 import random
 import re
+from functools import cache
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from omegaconf import OmegaConf
 
+from hybrid_cascade.data import register_coco_json
 from hybrid_cascade.engine import as_run_config, build_model, load_config
 from hybrid_cascade.engine.config_checks import check_training
 
 from .case import CANARY, Case
+from .checkpoint_files import write_bomb
+from .config_faults import DECIDED, EXECUTING, FAULTS, FILES, KEYS, OTHER_KIND, YAML_KEYS
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 LAZY = CONFIGS / "quick_start"
 LAZY_BASES = ["htc_toy", "mnc_toy", "ssd_toy", "cascade_mask_rcnn_toy", "mask_rcnn_sfpn_toy"]
 YAML_BASE = CONFIGS / "yaml" / "htc" / "htc_r50_fpn_1x.yaml"
 
-COUNT = ["0", "-1", "2.5", "abc", "nan", "[1]", "null", "-10000000000"]
-NOT_NEGATIVE = ["-1", "2.5", "abc", "nan", "[1]"]
-REAL = ["-1.0", "nan", "inf", "abc", "[1]", "-inf"]
-SHARE = ["2.0", "-0.1", "nan", "abc", "inf"]
-SWITCH = ["maybe", "3", "1.0", "[True]"]
-NAMED = ["foo", "3", "[a]"]
-
-# Key in a LazyConfig, key in a CfgNode, values that none can mean.
-FAULTS: list[tuple[str | None, str | None, list[str]]] = [
-    ("train.max_iter", "SOLVER.MAX_ITER", COUNT),
-    ("train.log_period", None, COUNT),
-    ("train.checkpointer.period", "SOLVER.CHECKPOINT_PERIOD", COUNT),
-    ("train.checkpointer.max_to_keep", None, ["0", "-1", "2.5", "abc"]),
-    ("train.eval_period", "TEST.EVAL_PERIOD", ["2.5", "abc", "nan"]),
-    ("train.seed", "SEED", ["abc", "1.5", "nan", "99999999999"]),
-    ("train.device", "MODEL.DEVICE", ["gpu", "3", "cuda:x"]),
-    ("train.num_panels", "TEST.NUM_PANELS", NOT_NEGATIVE),
-    ("train.channels_last", "MODEL.CHANNELS_LAST", SWITCH),
-    ("train.evaluate_sem_seg", "TEST.EVALUATE_SEM_SEG", SWITCH),
-    ("train.amp.enabled", "SOLVER.AMP.ENABLED", SWITCH),
-    ("train.clip_gradients.clip_value", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", [*REAL, "0.0"]),
-    ("train.clip_gradients.clip_type", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", NAMED),
-    ("train.clip_gradients.norm_type", "SOLVER.CLIP_GRADIENTS.NORM_TYPE", ["-1.0", "nan", "a"]),
-    ("train.test_time.short_sides", "TEST.AUG.MIN_SIZES", ["[0]", "[-5]", "[nan]", "abc", "[a]"]),
-    ("train.test_time.checkpoints", "TEST.CHECKPOINTS", ["abc", "[[a]]", "[3]"]),
-    ("train.freeze", "SOLVER.FREEZE", ["backbone", "[3]", "3"]),
-    ("train.losses", "SOLVER.LOSSES", ["loss_cls", "[3]"]),
-    ("train.output_dir", "OUTPUT_DIR", ["3", "[a]"]),
-    ("train.ddp.find_unused_parameters", None, SWITCH),
-    ("optimizer.lr", "SOLVER.BASE_LR", REAL),
-    ("optimizer.weight_decay", "SOLVER.WEIGHT_DECAY", REAL),
-    (None, "SOLVER.MOMENTUM", ["-0.5", "1.5", "nan", "abc"]),
-    (None, "SOLVER.GAMMA", REAL),
-    (None, "SOLVER.STEPS", ["(-5,)", "(500, 100)", "('a',)", "3"]),
-    (None, "SOLVER.WARMUP_ITERS", ["-1", "2.5", "abc"]),
-    (None, "SOLVER.WARMUP_METHOD", NAMED),
-    (None, "SOLVER.LR_SCHEDULER_NAME", NAMED),
-    (None, "SOLVER.REFERENCE_WORLD_SIZE", ["-1", "3", "abc"]),
-    ("lr_multiplier.warmup_length", None, SHARE),
-    ("lr_multiplier.warmup_factor", "SOLVER.WARMUP_FACTOR", SHARE),
-    ("dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH", COUNT),
-    ("dataloader.train.num_workers", "DATALOADER.NUM_WORKERS", NOT_NEGATIVE),
-    ("dataloader.train.mapper.instance_mask_format", "INPUT.MASK_FORMAT", NAMED),
-    ("dataloader.train.mapper.image_format", "INPUT.FORMAT", NAMED),
-    ("dataloader.train.mapper.use_instance_mask", None, SWITCH),
-    ("dataloader.train.dataset.names", "DATASETS.TRAIN", ["nowhere", "[]", "[nowhere]", "3"]),
-    ("dataloader.test.dataset.names", "DATASETS.TEST", ["nowhere", "[nowhere,b]", "3"]),
-    (None, "DATASETS.IMPORTS", ["['nowhere.py']", "['no_such_module']", "abc", "[3]"]),
-    (None, "INPUT.MIN_SIZE_TRAIN", ["(-5,)", "('a',)", "800"]),
-    (None, "INPUT.MAX_SIZE_TEST", COUNT),
-    (None, "INPUT.RANDOM_FLIP", NAMED),
-    (None, "INPUT.CROP.TYPE", NAMED),
-    ("model.pixel_std", "MODEL.PIXEL_STD", ["[0,0,0]", "[nan,1,1]", "[-1,1,1]", "abc", "[]"]),
-    ("model.pixel_mean", "MODEL.PIXEL_MEAN", ["[nan,1,1]", "abc", "[inf,1,1]"]),
-    ("model.backbone.freeze_at", "MODEL.BACKBONE.FREEZE_AT", ["9", "-1", "abc", "2.5"]),
-    (None, "MODEL.RESNETS.DEPTH", ["37", "0", "abc"]),
-    (None, "MODEL.FPN.NORM", NAMED),
-    (None, "MODEL.META_ARCHITECTURE", NAMED),
-    (None, "MODEL.ROI_HEADS.NAME", NAMED),
-    (
-        "model.roi_heads.stage_loss_weights",
-        "MODEL.ROI_HTC_HEAD.STAGE_LOSS_WEIGHTS",
-        ["[-1.0,1.0,1.0]", "[nan,1,1]", "[1.0,.inf,1.0]", "[a,b,c]", "abc"],
-    ),
-    (
-        "model.roi_heads.batch_size_per_image",
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-        COUNT,
-    ),
-    ("model.roi_heads.positive_fraction", "MODEL.ROI_HEADS.POSITIVE_FRACTION", SHARE),
-    ("model.roi_heads.num_classes", "MODEL.ROI_HEADS.NUM_CLASSES", COUNT),
-    ("model.roi_heads.box_pooler.output_size", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", COUNT),
-    ("model.roi_heads.box_pooler.pooler_type", "MODEL.ROI_BOX_HEAD.POOLER_TYPE", NAMED),
-    ("model.roi_heads.interleaved", None, SWITCH),
-    (None, "MODEL.ROI_HTC_HEAD.SOFT_NMS_SIGMA", [*REAL, "0.0"]),
-    (None, "MODEL.ROI_HEADS.NMS_THRESH_TEST", SHARE),
-    (None, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", SHARE),
-    ("model.proposal_generator.nms_thresh", "MODEL.RPN.NMS_THRESH", SHARE),
-    ("model.proposal_generator.batch_size_per_image", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", COUNT),
-    ("model.proposal_generator.pre_nms_topk", None, ["[0,10]", "[10]", "abc", "[-1,5]"]),
-    (None, "MODEL.RPN.PRE_NMS_TOPK_TRAIN", COUNT),
-    (None, "MODEL.RPN.IOU_THRESHOLDS", ["[0.7,0.3]", "[nan,0.5]", "[2.0,3.0]"]),
-    (None, "MODEL.ANCHOR_GENERATOR.SIZES", ["[[0]]", "[[-8]]", "[[nan]]", "[]"]),
-    ("model.semantic_branch.loss_weight", "MODEL.SEMANTIC_BRANCH.LOSS_WEIGHT", REAL),
-]
-
-KEYS = [
-    ("train.max_iters=5", "max_iters"),
-    ("trian.max_iter=5", "trian"),
-    ("model.roi_heads.interleave=True", "interleave"),
-    ("train.max_iter", "train.max_iter"),
-    ("=5", "=5"),
-    ("train.max_iter=[1", "train.max_iter"),
-    ("train.max_iter={", "train.max_iter"),
-    ("train.amp=True", "train.amp"),
-    ("train=5", "train"),
-    ("model.roi_heads=abc", "roi_heads"),
-    ("model.roi_heads.box_heads.9.fc_dims=[3]", "box_heads.9"),
-    ("train.log_period=${nowhere}", "log_period"),
-    ("train.max_iter=${train.output_dir}", "max_iter"),
-    ("dataloader.train=3", "dataloader.train"),
-    ("optimizer=3", "optimizer"),
-]
-YAML_KEYS = [
-    (["SOLVER.MAX_ITERS", "5"], "SOLVER.MAX_ITERS"),
-    (["NOWHERE", "5"], "NOWHERE"),
-    (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
-    (["SOLVER", "5"], "SOLVER"),
-    (["SOLVER.MAX_ITER", "[1"], "SOLVER.MAX_ITER"),
-]
-
-# Files that are no configs: name and content.
-FILES = [
-    ("a.py", b"def (:\n"),
-    ("a.py", b"raise KeyError('x')\n"),
-    ("a.py", b"import nowhere_at_all\n"),
-    ("a.py", b"model = 5\ntrain = {}\n"),
-    ("a.py", b"train = [1]\nmodel = dataloader = optimizer = lr_multiplier = {}\n"),
-    ("a.py", b"\xff\xfe\x00"),
-    ("a.py", b"\x00\x01\x02"),
-    ("a.py", b""),
-    ("a.py", b"from .nowhere import model\n"),
-    ("a.yaml", b"[1, 2]\n"),
-    ("a.yaml", b"3\n"),
-    ("a.yaml", b""),
-    ("a.yaml", b"\xff\xfe\x00"),
-    ("a.yaml", b"MODEL: {\n"),
-    ("a.yaml", b"MODEL: 5\n"),
-    ("a.yaml", b"a: b: c\n"),
-    ("a.yaml", b"_BASE_: nowhere.yaml\n"),
-    ("a.yaml", b"_BASE_: a.yaml\n"),
-    ("a.yaml", b"_BASE_: 3\n"),
-    ("a.yaml", b"\tMODEL: 5\n"),
-    ("a.yaml", b"VERSION: 99\n"),
-    ("a.json", b"{}"),
-    ("a.txt", b"hello"),
-    ("a", b"hello"),
-]
-EXECUTING = [
-    "MODEL: {{WEIGHTS: !!python/object/apply:os.system ['touch {canary}']}}\n",
-    "!!python/object/new:os.system ['touch {canary}']\n",
-    "OUTPUT_DIR: !!python/object/apply:subprocess.check_output [['touch', '{canary}']]\n",
-    "_BASE_: evil.yaml\n",
-    "OUTPUT_DIR: !!python/object/apply:builtins.eval [\"open('{canary}', 'w')\"]\n",
-    "MODEL: !!python/module:os\n",
-    "OUTPUT_DIR: \"__import__('os').system('touch {canary}')\"\nSOLVER: {{MAX_ITER: 0}}\n",
-]
-
 
 def make_case(random: random.Random) -> Case:
     """Return a case."""
-    makers = [_lazy_value] * 6 + [_yaml_value] * 6 + [_key] * 2 + [_file] * 2 + [_executing, _fine]
+    makers = [_lazy_value] * 5 + [_yaml_value] * 5 + [_any_value] * 4 + [_key] * 2 + [_file] * 2
+    makers += [_executing, _fine, _batch, _registered_twice, _proposals]
     return random.choice(makers)(random)
 
 
@@ -216,7 +74,7 @@ def _lazy_value(random: random.Random) -> Case:
         _start(load_config(_lazy_file(folder, base, f"{key} = {text}")), build=False)
 
     where = "in the file" if in_file else "override"
-    return Case(f"configs: {base}.py {where}: {key}={value}", check, re.escape(key.split(".")[-1]))
+    return Case(f"configs: {base}.py {where}: {key}={value}", check, re.escape(key))
 
 
 def _yaml_value(random: random.Random) -> Case:
@@ -240,7 +98,95 @@ def _yaml_value(random: random.Random) -> Case:
 
     where = "in the file" if in_file else "override"
     names = re.escape(value) if needs_model else re.escape(key)
-    return Case(f"configs: yaml {where}: {key} {value}", check, f"{names}|{re.escape(key)}")
+    name = f"configs: yaml {where}: {key} {value}"
+    if (key, value) in DECIDED and not in_file:
+        return Case(name, check, None, why=DECIDED[key, value])
+    return Case(name, check, f"{names}|{re.escape(key)}")
+
+
+@cache
+def _leaves(base: str) -> list[tuple[str, object]]:
+    """Return all keys of a config that have values, and the values."""
+    cfg = load_config(base)
+    if isinstance(cfg, CfgNode):
+        return _leaves_below("", cfg)
+    tree = OmegaConf.to_container(cfg, resolve=False)
+    sections = ("train", "dataloader", "optimizer", "lr_multiplier", "model")
+    return [leaf for section in sections for leaf in _leaves_below(section, tree[section])]
+
+
+def _leaves_below(key: str, value: object) -> list[tuple[str, object]]:
+    if isinstance(value, list) and any(isinstance(member, dict) for member in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return [(key, value)]
+    members = ((f"{key}.{name}".lstrip("."), x) for name, x in value.items() if name != "_target_")
+    return [leaf for name, member in members for leaf in _leaves_below(name, member)]
+
+
+def _any_value(random: random.Random) -> Case:
+    """Put a value of another kind at any key that a config has."""
+    base = random.choice([str(LAZY / f"{name}.py") for name in LAZY_BASES] + [str(YAML_BASE)] * 2)
+    # What refers to another value, or is no plain one, may be replaced by anything.
+    leaves = [x for x in _leaves(base) if type(x[1]) in OTHER_KIND and "${" not in str(x[1])]
+    key, found = random.choice(leaves)
+    value = OTHER_KIND[type(found)]
+
+    def check(folder: Path) -> None:
+        opts = [key, value] if base.endswith(".yaml") else [f"{key}={value}"]
+        # Choices among several texts, and the shapes of a model, are checked where it is built.
+        _start(load_config(base, opts), build=key.startswith(("model.", "dataloader.")))
+
+    *section, last = key.split(".")
+    names = rf"{re.escape(key)}\b|{re.escape('.'.join(section))}.* can't be built"
+    if key.startswith("model.semantic_branch.input_shape"):
+        names = "model.semantic_branch"
+    return Case(f"configs: {Path(base).name} any key: {key} {value}", check, names)
+
+
+def _batch(random: random.Random) -> Case:
+    """Share a batch among processes that do not divide it."""
+    batch, processes = random.choice([(4, 3), (2, 4), (7, 2), (1, 2)])
+    base, key = random.choice(
+        [
+            (LAZY / "htc_toy.py", "dataloader.train.total_batch_size"),
+            (YAML_BASE, "SOLVER.IMS_PER_BATCH"),
+        ]
+    )
+
+    def check(folder: Path) -> None:
+        opts = [key, str(batch)] if base == YAML_BASE else [f"{key}={batch}"]
+        check_training(as_run_config(load_config(str(base), opts)), num_processes=processes)
+
+    name = f"configs: {key} {batch} for {processes} processes"
+    return Case(name, check, rf"{re.escape(key)} is {batch}\b.*{processes} processes")
+
+
+def _registered_twice(random: random.Random) -> Case:
+    """Register a dataset twice, by a module that a YAML config imports."""
+    is_same, by_yaml = random.random() < 0.5, random.random() < 0.5
+    second = "a" if is_same else "b"
+
+    def check(folder: Path) -> None:
+        if not by_yaml:
+            register_coco_json("twice", "a.json", "images")
+            register_coco_json("twice", f"{second}.json", "images")
+            return
+        for name, file in (("first", "a"), ("second", second)):
+            (folder / f"{name}.py").write_text(
+                "from hybrid_cascade.data import register_coco_json\n"
+                f"register_coco_json('twice', '{file}.json', 'images')\n"
+            )
+        (folder / "config.yaml").write_text(
+            f"_BASE_: {YAML_BASE}\nDATASETS:\n  IMPORTS: [first.py, second.py]\n"
+            "  TRAIN: [twice]\n  TEST: [twice]\n"
+        )
+        for _ in range(2):
+            check_training(as_run_config(load_config(str(folder / "config.yaml"))), 1)
+
+    how = "by DATASETS.IMPORTS" if by_yaml else "by calls"
+    name = f"configs: a dataset registered twice {how}, {'the same' if is_same else 'another'}"
+    return Case(name, check, None if is_same else "twice.*b.json|b.json.*twice")
 
 
 def _key(random: random.Random) -> Case:
@@ -284,6 +230,26 @@ def _executing(random: random.Random) -> Case:
         _start(load_config(str(path)), build=False)
 
     return Case(f"configs: executing {content[:50]!r}", check, r"config\.yaml|SOLVER\.MAX_ITER")
+
+
+def _proposals(random: random.Random) -> Case:
+    """Name a file of proposals that would run code when it is unpickled."""
+    split = random.choice(["TRAIN", "TEST"])
+    content = random.choice(["code", "text", "cut"])
+
+    def check(folder: Path) -> None:
+        path = write_bomb(folder, ".pkl", old=False)
+        if content == "text":
+            path.write_text("boxes: 3")
+        elif content == "cut":
+            path.write_bytes(path.read_bytes()[:40])
+        register_coco_json("with_proposals", str(folder / "a.json"), str(folder))
+        files = [f"DATASETS.PROPOSAL_FILES_{split}", f"('{path}',)", "MODEL.LOAD_PROPOSALS", "True"]
+        names = ["DATASETS.TRAIN", "('with_proposals',)", "DATASETS.TEST", "('with_proposals',)"]
+        cfg = load_config(str(YAML_BASE), files + names)
+        _start(cfg, build=False)
+
+    return Case(f"configs: proposals to {split.lower()}: {content}", check, r"x\.pkl")
 
 
 def _fine(random: random.Random) -> Case:

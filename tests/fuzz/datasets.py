@@ -2,7 +2,8 @@
 
 A case writes a training and a validation set of three small images, puts the fault into one, and
 starts a training or an evaluation of a model that finds everything. What is used afterwards: a
-pass through the training data, and COCO's evaluation with its curves.
+pass through the training data, which have to be complete, and COCO's evaluation with its curves, in
+which the model has to reach an AP of 100.
 """
 
 import json
@@ -30,6 +31,7 @@ from .case import Case
 from .datasets_annotations import ANNOTATION_FAULTS
 from .datasets_faults import HEIGHT, WIDTH
 from .datasets_files import FILE_FAULTS
+from .datasets_records import RECORD_FAULTS
 
 ROOT = Path(__file__).parents[2]
 LAZY = str(ROOT / "configs" / "quick_start" / "htc_toy.py")
@@ -47,6 +49,7 @@ OPTIONS = {
 }
 # Loaded once, before the processes of the cases start.
 CONFIGS = [as_run_config(load_config(path, text.split())) for path, text in OPTIONS.items()]
+OBJECTS = 3  # of an image
 # What is done with the dataset that has the fault.
 USES = ("train", "val", "eval_only")
 
@@ -62,9 +65,11 @@ class Job:
 
 def make_case(random: random_module.Random) -> Case:
     """Return a case."""
-    fault = random.choice(ANNOTATION_FAULTS + FILE_FAULTS)
+    fault = random.choice(ANNOTATION_FAULTS + RECORD_FAULTS + FILE_FAULTS)
     use = random.choice([x for x in USES if x in fault.uses])
     config = random.choice(CONFIGS)
+    if fault.decode:
+        config = config.replaced(check_images="decode")
     seed = random.random()
     names = None if fault.fine_for(use) else fault.names
     return Case(
@@ -72,6 +77,7 @@ def make_case(random: random_module.Random) -> Case:
         check=partial(prepare, fault.apply, use, config, seed),
         names=names,
         use=use_data,
+        why=fault.why if names is None else "",
     )
 
 
@@ -96,11 +102,21 @@ def prepare(apply: Callable, use: str, config: RunConfig, seed: float, folder: P
 def use_data(job: Job) -> None:
     if job.trainer is not None:
         for _ in range(3):
-            images = next(job.trainer._trainer._data_loader_iter)
-            assert all(x["instances"].gt_boxes.nonempty().all() for x in images)
+            for image in next(job.trainer._trainer._data_loader_iter):
+                check_training_image(image)
     results = evaluate(job.cfg, job.model)
     assert results["bbox"]["AP"] > 99, results
     draw_results(job.cfg, job.model)
+
+
+def check_training_image(image: dict) -> None:
+    """Check that an image has all of its objects, and the labels of its label map."""
+    instances = image["instances"]
+    assert len(instances) == OBJECTS and instances.gt_boxes.nonempty().all(), instances
+    assert instances.gt_masks.nonempty().all(), instances
+    path = Path(image["file_name"])
+    written = np.asarray(Image.open(path.parents[1] / "maps" / path.name))
+    assert np.array_equal(np.unique(written), np.unique(image["sem_seg"])), written
 
 
 class OracleTrainer(Trainer):
@@ -150,13 +166,13 @@ class Oracle(nn.Module):
 
 
 def make_content(random: random_module.Random) -> dict:
-    """Return annotations of three images with three objects each."""
+    """Return annotations of three images with `OBJECTS` each."""
     images = [
         {"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in (3, 5, 8)
     ]
     annotations = []
     for image in images:
-        for column in range(3):  # side by side, so that none is hidden
+        for column in range(OBJECTS):  # side by side, so that none is hidden
             width, height = random.randint(10, 16), random.randint(10, 30)
             x, y = 21 * column + random.randint(1, 4), random.randint(1, HEIGHT - height - 1)
             polygon = [x, y, x + width, y, x + width, y + height, x, y + height]

@@ -4,7 +4,7 @@ import os
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from .datasets_faults import HEIGHT, WIDTH, Fault
 
@@ -65,6 +65,17 @@ def _sixteen_bits(random, path):
     Image.fromarray(np.full((HEIGHT, WIDTH), 3000, np.uint16)).save(path)
 
 
+def _many_bits(random, path):
+    dtype = random.choice([np.float32, np.int32])
+    Image.fromarray(np.full((HEIGHT, WIDTH), 70, dtype)).save(path, format="TIFF")
+
+
+def _turned(random, path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = random.randint(5, 8)
+    Image.open(path).save(path, "JPEG", exif=exif)
+
+
 def _values(dtype, low, high):
     def change(random, path):
         value = random.randint(low, high)
@@ -103,8 +114,17 @@ FILE_FAULTS = [
     _image_fault("of one pixel", _one_pixel, IMAGE),
     _image_fault("of 10 gigapixels", _bomb, IMAGE),
     _image_fault("of 16 bits", _sixteen_bits, IMAGE),
-    # Found by a full decode only; a training skips it.
-    _image_fault("truncated", _truncate, IMAGE, uses=("train",), fine=("train",)),
+    _image_fault("of 32 bits", _many_bits, IMAGE),
+    _image_fault("turned by its EXIF tag", _turned, IMAGE + ".*`width`"),
+    _image_fault(
+        "truncated",
+        _truncate,
+        IMAGE,
+        uses=("train",),
+        fine=("train",),
+        why="truncated images are found by `check_images=decode` only; a training skips a few",
+    ),
+    _image_fault("truncated, all pixels are read", _truncate, IMAGE, decode=True),
     _image_fault("in gray or with a palette", _gray, IMAGE, fine=ALL),
     _map_fault("is missing", lambda random, path: os.unlink(path), MAP),
     _map_fault("is a web page", _html, MAP),

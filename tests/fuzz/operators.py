@@ -1,10 +1,14 @@
-"""Calls of operators with one fault each, through Python and straight to the compiled operators."""
+"""Calls of operators with one fault each, through Python and straight to the compiled operators.
+
+Whatever an operator makes of odd values that it takes, its results and gradients have to be finite.
+"""
 
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from detectron2.structures import Instances
 from torch import Tensor
 
 from hybrid_cascade.layers import pyramid_roi_align, roi_warp
@@ -37,6 +41,13 @@ FINE = {
     ("roi_warp", "boxes", "too long"),
     ("roi_warp", "boxes", "too short"),
     ("mask_voting", "masks", "float8"),
+    ("modulated_deform_conv", "mask", "None"),
+}
+DECIDED = {
+    "too long": "images and boxes may be of any number",
+    "too short": "images and boxes may be of any number",
+    "None": "without a mask, all weights are 1",
+    "float8": "mask_voting converts masks of any real type to float32",
 }
 ODD_BOXES = [NAN, INF, -INF, 1e9, 1e30, -1e30, 0.0, -5.0]
 
@@ -48,29 +59,54 @@ def make_case(random: random.Random) -> Case:
     return random.choice(makers)(random)
 
 
-def _case(name: str, function: Callable, arguments: dict, change: dict, names: str | None) -> Case:
+def _case(
+    name: str,
+    function: Callable,
+    arguments: dict,
+    change: dict,
+    names: str | None,
+    why: str = "",
+) -> Case:
     """Return a case that calls a function with some arguments replaced."""
+    arguments = {**arguments, **change}
 
     def check(folder: Path) -> None:
-        result = function(**{**arguments, **change})
+        result = function(**arguments)
         if isinstance(result, Tensor) and result.requires_grad:
             result.sum().backward()
+        if names is None:
+            _check_finite(result, arguments)
 
-    return Case(f"operators: {name}", check, names)
+    return Case(f"operators: {name}", check, names, why=why)
+
+
+def _check_finite(result: Tensor | tuple | Instances, arguments: dict) -> None:
+    results = {"result": result} if isinstance(result, Tensor) else {}
+    if isinstance(result, tuple):
+        results = dict(enumerate(result))
+    elif isinstance(result, Instances):
+        results = {"scores": result.scores, "boxes": result.pred_boxes.tensor}
+    gradients = {
+        f"gradient of {name}": value.grad
+        for name, value in arguments.items()
+        if isinstance(value, Tensor) and value.is_leaf and value.grad is not None
+    }
+    for name, value in {**results, **gradients}.items():
+        assert value.isfinite().all(), f"{name}: {value}"
 
 
 def _tensor_fault(
     random: random.Random, function: Callable, arguments: dict, tensors: list[str]
-) -> tuple[str, dict, str | None]:
+) -> tuple[str, dict, str | None, str]:
     name = random.choice(tensors)
     fault = random.choice(list(TENSOR_FAULTS))
     change, also = TENSOR_FAULTS[fault]
     operator = function.__name__.removeprefix("ops.")
     # Where lengths differ, the message may name any of the tensors.
     expected = "|".join([*tensors, also] if also else tensors)
-    if (operator, name, fault) in FINE:
-        expected = None
-    return f"{function.__name__}: {name} {fault}", {name: change(arguments[name])}, expected
+    is_fine = (operator, name, fault) in FINE
+    title, change = f"{function.__name__}: {name} {fault}", {name: change(arguments[name])}
+    return (title, change, None, DECIDED[fault]) if is_fine else (title, change, expected, "")
 
 
 def _draw(
@@ -84,15 +120,16 @@ def _draw(
     """Draw a fault of a tensor, one of `faults`, or one of `odd` (fine, whatever comes out)."""
     which = random.random()
     if which < 0.4:
-        name, change, names = _tensor_fault(random, function, arguments, tensors)
-        return _case(name, function, arguments, change, names)
+        name, change, names, why = _tensor_fault(random, function, arguments, tensors)
+        return _case(name, function, arguments, change, names, why)
     if which < 0.85 or not odd:
         name, value, names = random.choice(faults)
         title = f"{function.__name__}: {name}={_short(value)}"
         return _case(title, function, arguments, {name: value}, names)
     name, value = random.choice(odd)
     title = f"{function.__name__}: {name} odd, {_short(value)}"
-    return _case(title, function, arguments, {name: value}, None)
+    why = "docstrings allow it: boxes and offsets that are NaN or far out, very large numbers"
+    return _case(title, function, arguments, {name: value}, None, why)
 
 
 def _short(value: object) -> str:
@@ -140,6 +177,7 @@ def _roi_warp(random: random.Random) -> Case:
     faults += [("max_pool", value, "max_pool") for value in (0, -1, 17, 2**40, 3, 2.0, None)]
     faults += [("boxes", _wrong_image(random, rois), "image index|index")]
     odd = [("boxes", _with_odd_value(random, rois, 1)), ("boxes", rois[:0])]
+    odd += [("spatial_scale", value) for value in (1e300, 1e-300)]
     return _draw(random, roi_warp, arguments, ["input", "boxes"], faults, odd)
 
 
@@ -167,6 +205,7 @@ def _pyramid_roi_align(random: random.Random) -> Case:
     faults += [("boxes", _wrong_image(random, arguments["boxes"]), "image index")]
     odd = [("boxes", _with_odd_value(random, arguments["boxes"], 1))]
     odd += [("levels", torch.full((3, 2), 2**62)), ("sampling_ratio", -1)]
+    odd += [("scales", [1e300, 1e-300])]
     return _draw(random, pyramid_roi_align, arguments, ["boxes", "levels"], faults, odd)
 
 
@@ -230,6 +269,8 @@ def _deform_conv(random: random.Random) -> Case:
         expected = "channels|groups" if "channels" in name or "groups" in name else name
         faults += [(name, value, expected) for value in (0, -1, 2.5, "2")]
     faults.remove(("padding", 0, "padding"))
+    # What then does not fit may be named.
+    faults += [(name, 2**40, f"{name}|offset|x of") for name in ("stride", "padding", "dilation")]
     faults += [("x", torch.rand(2, 5, 7, 5), "x must"), ("x", torch.rand(2, 4, 2, 2), "x of")]
     faults += [("x", inputs["x"].double(), "x is"), ("offset", torch.rand(2, 18, 5, 3), "offset")]
     faults += [("mask", torch.rand(2, 9, 5, 3), "mask"), ("stride", 2, "offset")]
@@ -237,7 +278,7 @@ def _deform_conv(random: random.Random) -> Case:
     odd_offset = _with_odd_value(random, odd_offset, 0).view(2, 36, 5, 3).requires_grad_()
     odd = [("offset", odd_offset), ("mask", None)]
     arguments = {**settings, **inputs}
-    return _draw(random, modulated_deform_conv, arguments, ["x", "offset"], faults, odd)
+    return _draw(random, modulated_deform_conv, arguments, list(inputs), faults, odd)
 
 
 def _soft_nms(random: random.Random) -> Case:
@@ -254,7 +295,9 @@ def _soft_nms(random: random.Random) -> Case:
     faults += [("scores", torch.tensor([0.5, value, 0.1]), "scores") for value in (NAN, -1.0)]
     faults += [("classes", torch.tensor([0, -1, 0]), "classes")]
     faults += [("classes", torch.tensor([0.0, 1.0, 0.0]), "classes")]
+    large = torch.tensor([0, random.choice([10**9, 2**40, 2**63 - 1]), 0])
     odd = [("boxes", _with_odd_value(random, arguments["boxes"], 0)), ("score_thresh", 2.0)]
+    odd += [("classes", large), ("sigma", INF), ("sigma", 1e-300)]
     return _draw(random, soft_nms, arguments, ["boxes", "scores", "classes"], faults, odd)
 
 
@@ -270,7 +313,10 @@ def _mask_voting(random: random.Random) -> Case:
     faults += [("mask_threshold", value, "mask_threshold") for value in (NAN, 0.0, -0.1, 2.0)]
     faults += [("score_thresh", value, "score_thresh") for value in (NAN, -1.0)]
     faults += [("topk", value, "topk") for value in (-1, 2.5, NAN, None)]
-    faults += [("image_size", (12, value), "image_size") for value in (0, -1, 2.5, "7", None)]
+    faults += [
+        ("image_size", (12, value), "image_size") for value in (0, -1, 2.5, "7", None, 2**40)
+    ]
     faults += [("scores", torch.full((3, 2), value), "scores") for value in (NAN, -1.0)]
     odd = [("boxes", _with_odd_value(random, arguments["boxes"], 0)), ("topk", 0)]
+    odd += [("topk", 2**40)]
     return _draw(random, mask_voting, arguments, ["boxes", "masks", "scores"], faults, odd)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from . import case as case_module
 from .case import BAD, GOOD, KINDS, Case, _judge, make_case, run
 
 
@@ -33,3 +34,12 @@ def test_an_error_is_good_if_it_comes_early_and_names_what_is_wrong(names, phase
     case = Case("dataset: no images", check=lambda folder: None, names=names)
     assert _judge(case, phase, error).kind == kind
     assert (kind in GOOD) != (kind in BAD)
+
+
+@pytest.mark.parametrize("kind", GOOD + BAD)
+def test_every_outcome_is_seen(kind, monkeypatch):
+    monkeypatch.setattr(case_module, "SECONDS", 3 if kind == "hang" else 60)
+    index = next(i for i in range(1000) if make_case("examples", 0, i).name == kind)
+    outcome = run("examples", 0, index)
+    assert outcome.kind == kind
+    assert ("the last words" in outcome.detail) == (kind == "crash")

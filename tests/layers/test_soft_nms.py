@@ -94,6 +94,12 @@ def test_no_boxes_and_low_scores_leave_none(scores):
     assert found.shape == decayed.shape == (0,)
 
 
+def test_classes_may_have_any_numbers():
+    found = soft_nms(BOXES, SCORES, CLASSES, "gaussian")
+    others = soft_nms(BOXES, SCORES, torch.where(CLASSES == 2, 2**62, 5), "gaussian")
+    assert all(map(torch.equal, found, others))
+
+
 def test_the_input_stays():
     scores = SCORES.clone()
     soft_nms(BOXES, scores, CLASSES, "gaussian")

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..modeling import check_semantic_features
-from .run_config import as_run_config
+from .run_config import ConfigError, as_run_config
 
 
 def build_model(cfg: DictConfig | CfgNode) -> nn.Module:
@@ -19,12 +19,13 @@ def build_model(cfg: DictConfig | CfgNode) -> nn.Module:
     model returns "sem_seg".
 
     Raises:
-        ValueError: if the ROI heads read semantic features that the model does not compute, or the
-            semantic branch is to be measured and there is none.
+        ValueError: if the RPN or the ROI heads read features that the model does not compute, or
+            the semantic branch is to be measured and there is none.
     """
     run_config = as_run_config(cfg)
     model = run_config.build_model()
     if hasattr(model, "roi_heads"):
+        _check_features(model)
         check_semantic_features(model)
     if run_config.evaluates_sem_seg:
         _return_sem_seg(model)
@@ -47,3 +48,19 @@ def _return_sem_seg(model: nn.Module) -> None:
             f"{type(model).__name__} has no semantic branch. Set it to False, or use a config with "
             "one (SemanticRCNN)."
         )
+
+
+def _check_features(model: nn.Module) -> None:
+    """Raise a ConfigError if a part reads features of the backbone that are not there."""
+    known = dict(model.backbone.output_shape())
+    if hasattr(model, "semantic_branch"):
+        known |= model.semantic_branch.output_shape()
+    for part in ("proposal_generator", "roi_heads"):
+        for name in ("in_features", "box_in_features", "mask_in_features"):
+            wanted = getattr(getattr(model, part), name, None) or ()
+            missing = [feature for feature in wanted if feature not in known]
+            if missing:
+                raise ConfigError(
+                    f"model.{part}.{name} (IN_FEATURES) names {', '.join(missing)}, but the model "
+                    f"computes {', '.join(known)}"
+                )

@@ -36,6 +36,10 @@ _ANCHORS = "anchor_generator.cell_anchors"
 _STATISTICS = (".running_mean", ".running_var")
 
 
+class CheckpointError(ValueError):
+    """A checkpoint can't be read or does not fit; the message names the file, and what to do."""
+
+
 class FittingCheckpointer(DetectionCheckpointer):
     """`DetectionCheckpointer` that fails where that one warns and goes on with random weights.
 
@@ -104,7 +108,7 @@ class FittingCheckpointer(DetectionCheckpointer):
 
         Raises:
             FileNotFoundError: if the file does not exist.
-            ValueError: if it is damaged, or its weights do not fit; names the file and keys.
+            CheckpointError: if it is damaged, or its weights do not fit; names the file and keys.
         """
         self._path = path
         local_path = urlparse(path)._replace(query="").geturl() if path else path
@@ -115,10 +119,10 @@ class FittingCheckpointer(DetectionCheckpointer):
             )
         try:
             return super().load(path, checkpointables)
-        except _UnfitError:
+        except CheckpointError:
             raise
         except (OSError, RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
-            raise ValueError(f"The checkpoint {path!r} can't be read: {error}") from error
+            raise CheckpointError(f"The checkpoint {path!r} can't be read: {error}") from error
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it after an error
 
@@ -135,7 +139,7 @@ class FittingCheckpointer(DetectionCheckpointer):
                 error = str(caught)
         path, error = comm.all_gather((path, error))[0]
         if error:
-            raise ValueError(error)
+            raise CheckpointError(error)
         return path
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
@@ -144,7 +148,7 @@ class FittingCheckpointer(DetectionCheckpointer):
         Raises:
             FileExistsError: without `resume`, if the folder has checkpoints, which the training
                 would overwrite.
-            ValueError: with it, if none of the folder's checkpoints is whole.
+            CheckpointError: with it, if none of the folder's checkpoints is whole.
         """
         if not resume:
             self._refuse_to_overwrite()
@@ -226,7 +230,7 @@ class FittingCheckpointer(DetectionCheckpointer):
         used = [k for k, v in weights.items() if k in ours and v.shape == ours[k].shape]
         faults = [find_fault(key, weights[key], ours[key]) for key in used if not _is_counter(key)]
         if faults := list(filter(None, faults)):
-            raise _UnfitError(
+            raise CheckpointError(
                 f"The checkpoint {self._path!r} has values that are no weights: "
                 f"{shorten(faults, limit=5)}."
             )
@@ -247,12 +251,12 @@ class FittingCheckpointer(DetectionCheckpointer):
         )
         is_foreign = any(key.startswith(_MMDETECTION) for key in weights)
         if all(map(_is_counter, used)):
-            raise _UnfitError(
+            raise CheckpointError(
                 f"Nothing in the checkpoint {self._path!r} fits the model of this config: {lists}"
                 + (_MMDETECTION_ADVICE if is_foreign else _ADVICE)
             )
         if self.strict and (shapes or missing or surplus or wrong_values):
-            raise _UnfitError(
+            raise CheckpointError(
                 f"The checkpoint {self._path!r} does not fit the model of this config: {lists}"
                 + (_MMDETECTION_ADVICE if is_foreign else _STRICT_ADVICE)
             )
@@ -262,7 +266,7 @@ class FittingCheckpointer(DetectionCheckpointer):
             if sorted(weights[key].shape) == sorted(ours[key].shape)
         ]
         if transposed:
-            raise _UnfitError(
+            raise CheckpointError(
                 f"The checkpoint {self._path!r} has transposed weights: "
                 f"{shorten(transposed, limit=5)}. Transpose them, or remove them from the file, so "
                 "that they start from random weights."
@@ -279,7 +283,7 @@ class FittingCheckpointer(DetectionCheckpointer):
         if found := "; ".join(differences(trained_with, self.model)):
             message = f"The model of the checkpoint {self._path!r} took images with {found}"
             if self.strict:
-                raise _UnfitError(f"{message}: {_STRICT_ADVICE}")
+                raise CheckpointError(f"{message}: {_STRICT_ADVICE}")
             logger.warning("%s. With the config's, it may detect less.", message)
 
     def _check_surplus(
@@ -304,10 +308,6 @@ class FittingCheckpointer(DetectionCheckpointer):
             and not torch.equal(weights[key].flatten().to(buffers[key]), buffers[key].flatten())
         ]
         return surplus, wrong_values
-
-
-class _UnfitError(ValueError):
-    """The weights of a file do not fit; the message says all."""
 
 
 def _is_counter(key: str) -> bool:

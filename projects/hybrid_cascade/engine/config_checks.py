@@ -8,10 +8,12 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..converters.safe_pickle import load_arrays
 from .config_rules import Rule
 from .config_table import TABLE
 from .own_data import check_names_are_given
@@ -40,8 +42,9 @@ def check_training(run_config: RunConfig, num_processes: int) -> None:
     """Check what a training needs of a config, besides its data.
 
     Raises:
-        ConfigError: see `check_values` and `check_test_datasets`; for training datasets that are
-            not registered; if the processes can't share the images of a batch equally.
+        ConfigError: see `check_values`, `check_test_datasets` and `check_proposal_files`; for
+            training datasets that are not registered; if the processes can't share the images of a
+            batch equally.
     """
     check_values(run_config.cfg)
     key, names = run_config.train_datasets
@@ -51,6 +54,7 @@ def check_training(run_config: RunConfig, num_processes: int) -> None:
     for name in names:
         _check_is_registered(name, key)
     check_test_datasets(run_config)
+    check_proposal_files(run_config)
     solver = run_config.trainer_config().SOLVER
     # Detectron2 scales the batch from this number of processes to that of the run.
     shares = solver.REFERENCE_WORLD_SIZE or num_processes
@@ -74,6 +78,22 @@ def check_test_datasets(run_config: RunConfig) -> None:
     check_names_are_given(run_config.cfg, run_config.test_dataset_names)
     for name in run_config.test_dataset_names:
         _check_is_registered(name, run_config.KEYS["test_datasets"])
+
+
+def check_proposal_files(run_config: RunConfig) -> None:
+    """Raise a ConfigError for a file of proposals that has more than arrays and plain values.
+
+    Detectron2 unpickles it, which would run the code that such a file names.
+    """
+    for path in run_config.proposal_files:
+        try:
+            with PathManager.open(path, "rb") as file:
+                load_arrays(file)
+        except Exception as error:  # a damaged pickle can raise anything
+            raise ConfigError(
+                f"The file of proposals {path!r} (DATASETS.PROPOSAL_FILES_TRAIN, _TEST, or "
+                f"proposal_files) can't be read: {error or type(error).__name__}"
+            ) from error
 
 
 def _check_is_registered(name: str, key: str) -> None:

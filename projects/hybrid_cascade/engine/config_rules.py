@@ -139,6 +139,7 @@ def _range(low: float | None, high: float | None) -> str:
 
 NONE = Rule("None", lambda x: x is None)
 SWITCH = Rule("True or False", lambda x: isinstance(x, bool))
+LIST = Rule("a list", _is_list)
 TEXT = Rule("a text", lambda x: isinstance(x, str))
 NAME = Rule("a text that is not empty", lambda x: isinstance(x, str) and x != "")
 PROBABILITY = number(0, 1)

@@ -35,7 +35,7 @@ from ..evaluation.label_maps import check_number_of_labels, obstacle_to_miou
 from ..evaluation.precision_recall import load_precision_recall
 from ..visualization import draw_cascade_panel, plot_precision_recall
 from ..visualization.precision_recall import draw_precision_recall
-from .config_checks import check_test_datasets
+from .config_checks import check_proposal_files, check_test_datasets
 from .data_checks import check_annotation_files, check_test_data
 from .run_config import RunConfig, as_run_config
 from .run_report import write_run_report
@@ -70,6 +70,7 @@ def evaluate(
     """
     run_config = as_run_config(cfg)
     if check_data:
+        check_proposal_files(run_config)
         check_annotation_files(run_config, (), model)
         check_test_data(run_config, model)
         check_same_classes(

@@ -10,6 +10,7 @@ import torch
 from detectron2.utils import comm
 
 from ..data import DatasetError
+from .checkpointer import CheckpointError
 from .run_config import ConfigError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -26,11 +27,13 @@ def describe_fault(error: BaseException) -> str | None:
 
     Returns:
         None if it is none of these: a mistake in the config or in the data, a file that is named
-        and not there, a loss that is not finite, a data loader worker that died, a full disk,
-        another process that hangs or ended.
+        and not there, a checkpoint that is damaged or does not fit, an output folder that has
+        checkpoints, a loss that is not finite, a data loader worker that died, a full disk, another
+        process that hangs or ended.
     """
-    is_ours = isinstance(error, FileNotFoundError) and error.errno is None  # not the system's
-    if is_ours or isinstance(error, ConfigError | DatasetError):
+    named_files = FileNotFoundError | FileExistsError
+    is_ours = isinstance(error, named_files) and error.errno is None  # not the system's
+    if is_ours or isinstance(error, ConfigError | DatasetError | CheckpointError):
         return str(error)
     chain = list(_chain(error))
     for one in chain:

@@ -72,7 +72,8 @@ def soft_nms(
         raise ValueError("scores has numbers that are negative or NaN")
     if len(boxes) and classes.amin() < 0:
         raise ValueError(f"classes has the negative number {int(classes.amin())}")
-    num_classes = int(classes.max()) + 1 if len(classes) else 0
+    names, classes = classes.unique(return_inverse=True)  # numbers may have gaps
+    num_classes = len(names)
     decayed = scores.clone()
     kept = torch.zeros_like(scores, dtype=torch.bool)
     left = (scores > score_thresh).nonzero().squeeze(1)

@@ -98,6 +98,8 @@ RUNS = {"size": [48, 64], "counts": [10, 3062]}
         ("segmentation", {**RUNS, "counts": [-1, 3073]}, "the run -1"),
         ("segmentation", {**RUNS, "counts": [10.5, 3061.5]}, "not all integers"),
         ("segmentation", {**RUNS, "counts": "oooo"}, "can't be decoded"),
+        ("segmentation", {**RUNS, "counts": [3072]}, r"without a pixel.*\[3072\]"),
+        ("segmentation", {**RUNS, "counts": [9, 0, 3063]}, "without a pixel"),
         ("segmentation", {**RUNS, "size": [64, 48]}, r"`size` \[64, 48\].*\[48, 64\]"),
         ("iscrowd", "0", "`iscrowd` '0'"),
         ("area", None, "`area` None"),
@@ -113,6 +115,31 @@ def test_a_fault_is_named_with_file_image_and_annotation(content, check, key, va
         check(content)
     assert "plants.json" in str(error.value)
     assert "annotation 2 of image '3.jpg' (`image_id` 3)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "width", "height"), [(16, 4, 12, 30), (9, 0, 2, 48), (5, 20, 40, 1)]
+)
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_boxes_of_corners_are_found_by_run_lengths(
+    content, check, x, y, width, height, is_compressed
+):
+    pixels = np.zeros((48, 64), np.uint8, order="F")
+    pixels[y : y + height, x : x + width] = 1
+    if height == 48:  # a run that goes on in the next column
+        pixels[:10, x] = pixels[-10:, x + width - 1] = 0
+    ends = np.flatnonzero(np.diff(pixels.ravel(order="F"), prepend=0))
+    counts = np.diff(ends, prepend=0, append=48 * 64).tolist()
+    if is_compressed:
+        counts = mask_util.encode(pixels)["counts"].decode()
+    content["annotations"][1] |= {
+        "bbox": [x, y, width, height],
+        "segmentation": {"size": [48, 64], "counts": counts},
+    }
+    check(content)
+    content["annotations"][1]["bbox"] = [x, y, x + width, y + height]
+    with pytest.raises(DatasetError, match=r"as \[x1, y1, x2, y2\] only"):
+        check(content)
 
 
 @pytest.mark.parametrize("key", ["area", "iscrowd", "segmentation"])

@@ -117,6 +117,7 @@ def test_inputs_stay_as_they_are_and_need_no_gradients():
         ("mask_threshold", math.nan),
         ("topk", 1.5),
         ("image_size", (30, 0)),
+        ("image_size", (30, 2**40)),
         ("scores", torch.full((2, 4), math.nan)),
         ("boxes", torch.zeros(2, 4).to_sparse()),
         ("scores", torch.zeros(2, 4, dtype=torch.complex64)),

@@ -41,7 +41,7 @@ CORNERS = Kind(
     "`bbox` is [x, y, width, height] in COCO's format. Convert them.",
 )
 OTHER_PLACE = Kind(
-    "boxes and polygons of one annotation in different places",
+    "boxes and masks of one annotation in different places",
     "Compare the annotations with the images.",
     Level.ODD,
 )
@@ -131,7 +131,7 @@ def compare_with_masks(
         chunk: the annotations.
         boxes: (N, 4) [x1, y1, x2, y2].
         written: (N, 4) [x, y, width, height].
-        extents: (N, 4) [x1, y1, x2, y2] of the polygons; NaN where there are none.
+        extents: (N, 4) [x1, y1, x2, y2] of the masks; NaN where there are none.
     """
     # A pixel more each way, so that thin objects and rounded boxes are no difference.
     fit = _iou(boxes, extents)
@@ -141,7 +141,7 @@ def compare_with_masks(
             kind,
             found,
             lambda i: (
-                f"{_written(chunk, i)}, and polygons from ({extents[i, 0]:g}, {extents[i, 1]:g}) to"
+                f"{_written(chunk, i)}, and a mask from ({extents[i, 0]:g}, {extents[i, 1]:g}) to"
                 f" ({extents[i, 2]:g}, {extents[i, 3]:g})"
             ),
         )

@@ -1,6 +1,6 @@
 """Polygons and run lengths that crash, hang or vanish later."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ RUN_LENGTHS = Kind(
     "`counts` are the lengths of the runs of 0 and 1, down the columns; they are at least 0, and "
     "their sum is height times width. Encode these masks again, or remove them.",
 )
+EMPTY = Kind(
+    "masks (RLE) without a pixel",
+    "The instances are dropped silently. Correct or remove them.",
+    Level.FREQUENT,
+)
 
 
 def check_masks(chunk: Chunk, *, needed: bool) -> np.ndarray:
@@ -59,13 +64,13 @@ def check_masks(chunk: Chunk, *, needed: bool) -> np.ndarray:
         needed: all annotations must have a mask, as for COCO's evaluation.
 
     Returns:
-        (N, 4) [x1, y1, x2, y2] around all polygons of each annotation; NaN if it has none.
+        (N, 4) [x1, y1, x2, y2] around the mask of each annotation; NaN if it has none.
     """
-    polygons, owners = [], []
+    polygons, owners, run_lengths = [], [], []
     for index, annotation in enumerate(chunk.annotations):
         mask = annotation.get("segmentation")
         if isinstance(mask, dict):
-            _check_run_lengths(chunk, index, mask)
+            run_lengths.append(index)
         elif isinstance(mask, list) and mask:
             polygons.extend(mask)
             owners.extend([index] * len(mask))
@@ -73,7 +78,12 @@ def check_masks(chunk: Chunk, *, needed: bool) -> np.ndarray:
             chunk.add(WRONG_TYPE, index, f"has the `segmentation` {short(mask)}")
         elif needed:
             chunk.add(NO_MASK, index, "has no `segmentation`")
-    return _check_polygons(chunk, polygons, np.array(owners, np.int64))
+    extents = _check_polygons(chunk, polygons, np.array(owners, np.int64))
+    for index in run_lengths:
+        runs, height = _check_run_lengths(chunk, index, chunk.annotations[index]["segmentation"])
+        if any(runs[1::2]):
+            extents[index] = _extent(runs, height)
+    return extents
 
 
 def _check_polygons(chunk: Chunk, polygons: list[Any], owners: np.ndarray) -> np.ndarray:
@@ -133,7 +143,8 @@ def _check_polygons(chunk: Chunk, polygons: list[Any], owners: np.ndarray) -> np
     return extents
 
 
-def _check_run_lengths(chunk: Chunk, index: int, mask: dict) -> None:
+def _check_run_lengths(chunk: Chunk, index: int, mask: dict) -> tuple[Sequence[int], int]:
+    """Return the run lengths and the height of a mask; [] if they are wrong."""
     size, counts = mask.get("size"), mask.get("counts")
     is_size = (
         isinstance(size, list | tuple)
@@ -143,7 +154,7 @@ def _check_run_lengths(chunk: Chunk, index: int, mask: dict) -> None:
     if not is_size or counts is None:
         what = f"has a `segmentation` (RLE) with `size` {short(size)}, `counts` {short(counts)}"
         chunk.add(WRONG_TYPE, index, what)
-        return
+        return [], 0
     height, width = map(int, size)
     expected = chunk.sizes[index]
     if not np.isnan(expected).any() and (width, height) != tuple(expected):
@@ -153,27 +164,42 @@ def _check_run_lengths(chunk: Chunk, index: int, mask: dict) -> None:
             f"has a `segmentation` (RLE) of `size` {[height, width]}, but the image's [height, "
             f"width] is [{expected[1]:g}, {expected[0]:g}]",
         )
-    obstacle = _obstacle_to_decoding(counts, height * width)
+    runs, obstacle = _decode(counts, height * width)
     if obstacle:
         what = f"has a `segmentation` (RLE) of `size` {[height, width]} whose `counts` {obstacle}"
         chunk.add(RUN_LENGTHS, index, what)
+    elif not any(runs[1::2]):
+        chunk.add(EMPTY, index, f"has the `counts` {short(counts)}")
+    return runs, height
 
 
-def _obstacle_to_decoding(counts: Any, num_pixels: int) -> str | None:
+def _decode(counts: Any, num_pixels: int) -> tuple[Sequence[int], str]:
+    """Return the run lengths, and what is wrong with them; [] and the fault, or they and ""."""
     if isinstance(counts, str | bytes):
         runs = decode_run_lengths(counts)
         if runs is None:
-            return f"{short(counts)} can't be decoded"
+            return [], f"{short(counts)} can't be decoded"
     elif isinstance(counts, list | tuple):
         if not all(map(is_integer, counts)):
-            return f"{short(counts)} are not all integers"
+            return [], f"{short(counts)} are not all integers"
         runs = counts
     else:
-        return f"are {short(counts)}"
+        return [], f"are {short(counts)}"
     if len(runs) and min(runs) < 0:
-        return f"have the run {min(runs)}"
+        return [], f"have the run {min(runs)}"
     total = int(sum(runs))
-    return None if total == num_pixels else f"sum to {total} instead of {num_pixels}"
+    return (runs, "") if total == num_pixels else ([], f"sum to {total} instead of {num_pixels}")
+
+
+def _extent(runs: Sequence[int], height: int) -> tuple[int, int, int, int]:
+    """Return [x1, y1, x2, y2] around the runs of 1, of which there is one that is not empty."""
+    ends = np.cumsum(runs)
+    first, last = ends[:-1:2], ends[1::2] - 1  # pixel of each run
+    first, last = first[first <= last], last[first <= last]
+    rows = (first % height).min(), (last % height).max() + 1
+    if (first // height != last // height).any():  # from one column to the next
+        rows = 0, height
+    return first[0] // height, rows[0], last[-1] // height + 1, rows[1]
 
 
 def decode_run_lengths(counts: str | bytes) -> list[int] | None:

@@ -200,6 +200,11 @@ class RunConfig(ABC):
     def test_dataset_names(self) -> list[str]:
         """Return the registered names of the datasets to evaluate on."""
 
+    @property
+    @abstractmethod
+    def proposal_files(self) -> list[str]:
+        """Return the files of proposals that Detectron2 loads with the datasets."""
+
     @abstractmethod
     def with_test_dataset(self, name: str) -> "RunConfig":
         """Return a copy of the config that evaluates on another dataset alone."""

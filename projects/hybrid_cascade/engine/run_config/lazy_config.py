@@ -103,6 +103,11 @@ class LazyRunConfig(RunConfig):
     def test_dataset_names(self) -> list[str]:
         return _as_list(self.cfg.dataloader.test.dataset.names)
 
+    @property
+    def proposal_files(self) -> list[str]:
+        keys = (f"dataloader.{split}.dataset.proposal_files" for split in ("train", "test"))
+        return [file for key in keys for file in _as_list(OmegaConf.select(self.cfg, key) or [])]
+
     def with_test_dataset(self, name: str) -> "LazyRunConfig":
         return self.replaced(test_datasets=name)
 

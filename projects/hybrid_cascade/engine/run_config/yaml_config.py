@@ -80,6 +80,12 @@ class YamlRunConfig(RunConfig):
     def test_dataset_names(self) -> list[str]:
         return list(self.cfg.DATASETS.TEST)
 
+    @property
+    def proposal_files(self) -> list[str]:
+        datasets = self.cfg.DATASETS
+        files = [*datasets.PROPOSAL_FILES_TRAIN, *datasets.PROPOSAL_FILES_TEST]
+        return files if self.cfg.MODEL.LOAD_PROPOSALS else []
+
     def with_test_dataset(self, name: str) -> "YamlRunConfig":
         return self.replaced(test_datasets=(name,))
 

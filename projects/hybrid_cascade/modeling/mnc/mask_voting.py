@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from ...layers.checks import FLOATS, check_in_unit_interval, check_pair, check_tensors
 
+MOST_PIXELS = 2**16  # along each axis of an image
+
 
 class ImageMasks(ROIMasks):
     """Masks (D, H, W) of the whole image, which `detector_postprocess` resizes with it.
@@ -81,7 +83,7 @@ def mask_voting(
         boxes: (R, 4), XYXY, in pixels.
         masks: (R, M, M), probabilities of the inside of the boxes.
         scores: (R, K), probabilities of the classes, without the background; not NaN.
-        image_size: (H, W), in pixels.
+        image_size: (H, W), in pixels, each in [1, 65536].
         nms_iou: in [0, 1]; NMS suppresses boxes of a higher IoU with a better one of their class.
         merge_iou: in [0, 1].
         mask_threshold: in (0, 1].
@@ -103,7 +105,7 @@ def mask_voting(
         TypeError: for tensors that are sparse or complex, or sizes that are not whole.
     """
     _check_shapes(boxes, masks, scores)
-    check_pair("image_size", image_size, 1)
+    check_pair("image_size", image_size, 1, MOST_PIXELS)
     check_in_unit_interval("nms_iou", nms_iou)
     check_in_unit_interval("merge_iou", merge_iou)
     for name, value, is_valid, problem in (
