@@ -81,7 +81,9 @@ class Kernel:
         self.next = {}
         for block, following in zip(order, order[1:], strict=False):
             target, goes_on = leaves.get(last[block], (None, True))
-            self.next[block] = {t for t in (target, following if goes_on else None) if t in order[:-1]}
+            self.next[block] = {
+                t for t in (target, following if goes_on else None) if t in order[:-1]
+            }
 
     @cached_property
     def loops(self) -> dict[int, frozenset[int]]:
@@ -136,9 +138,9 @@ class Kernel:
                     rest = after(inner.get(target, target))
                 else:
                     continue
-                for (l, a), (least, most) in rest.items():
-                    old = found.get((l + loads, a + adds), (10**9, 0))
-                    found[l + loads, a + adds] = (
+                for (more, added), (least, most) in rest.items():
+                    old = found.get((more + loads, added + adds), (10**9, 0))
+                    found[more + loads, added + adds] = (
                         min(old[0], least + len(names)),
                         max(old[1], most + len(names)),
                     )
@@ -207,7 +209,9 @@ def a_sample(kernel: Kernel) -> dict:
     paths = kernel.paths(walk)
     outside = (0, 0)
     if rows == 1:
-        around = min((h for h in own if walk in kernel.within(h)), key=lambda h: len(kernel.loops[h]))
+        around = min(
+            (h for h in own if walk in kernel.within(h)), key=lambda h: len(kernel.loops[h])
+        )
         outside = kernel.paths(around)[0, 0]
     total, weight = [0.0, 0.0], 0
     for read, frequency in columns_read(samples).items():
@@ -218,11 +222,21 @@ def a_sample(kernel: Kernel) -> dict:
                 total[i] += frequency * others * (paths[nearest][i] + outside[i])
             weight += frequency * others * samples * rows * channels
     result = {"least": round(total[0] / weight, 1), "most": round(total[1] / weight, 1)}
-    copies = [h for h in own if not kernel.within(h) and own[h]["LDS"] >= 4 and own[h]["STG"] >= 4]
-    copies += [h for h in own if not kernel.within(h) and own[h]["LDG"] >= 4 and own[h]["STS"] >= 4]
-    if rows == 2 and copies:
-        result["copy"] = round(own[copies[0]].total() / 4 / POOL**2 * 64 / 56, 1)
+    if rows == 2:
+        copies = [h for h in own if not kernel.within(h) and copied_cells(own[h]) == 4]
+        shortest = min(own[h].total() for h in copies)
+        # A tile has 56 cells, for which warps of 32 threads take 64.
+        result["copy"] = round(shortest / 4 / POOL**2 * 64 / 56, 1)
     return result | {"channels_a_lane": channels, "rows_together": rows}
+
+
+def copied_cells(own: Counter) -> int:
+    """Count the values, without the indices, that a loop moves from or to shared memory."""
+
+    def count(name: str) -> int:
+        return sum(own[n] for n in own if n.startswith(name) and not n.endswith("U8"))
+
+    return max(min(count("LDS"), count("STG")), min(count("LDG"), count("STS")))
 
 
 def is_map(name: str) -> bool:

@@ -6,7 +6,8 @@
 namespace hybrid_cascade::roi_warp {
 
 // The two columns of pixels that samples lie between, for kRows rows of samples and the channels of a lane:
-// interpolated along y, and, with kSlopes, their derivatives by y. Reads the next column when the walk passes one.
+// interpolated along y, and, with kSlopes, their derivatives by y. Reads the next column when the walk passes
+// one.
 template <typename scalar_t, typename T, int kRows, bool kSlopes>
 struct Columns {
   using Values = T[kRows][kPerLane];
@@ -14,7 +15,8 @@ struct Columns {
   const int width; // of the map
   PixelRow top[kRows], bottom[kRows];
   T weight[kRows]; // of the bottom row
-  // The place of the left column. Those that a sample outside of the map reads, kOutside and the next, are zero.
+  // The place of the left column. Those that a sample outside of the map reads, kOutside and the next, are
+  // zero.
   int held = kOutside;
   Values left = {}, right = {}, left_slope = {}, right_slope = {};
 

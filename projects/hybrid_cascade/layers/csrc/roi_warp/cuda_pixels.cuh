@@ -31,7 +31,7 @@ at::Tensor to_quads(const at::Tensor& input) {
   return place % alignof(Quad<scalar_t>) ? channels_last.clone() : channels_last;
 }
 
-// From a pixel to the next, in bytes.
+// From a pixel to the next, in bytes, with numbers of `size` bytes.
 inline uint32_t quad_bytes(int64_t channels, size_t size) {
   const int64_t quads = (channels + kPerLane - 1) / kPerLane;
   const int64_t most = std::numeric_limits<uint32_t>::max() / (kPerLane * size);
@@ -39,10 +39,9 @@ inline uint32_t quad_bytes(int64_t channels, size_t size) {
   return static_cast<uint32_t>(quads * kPerLane * size);
 }
 
-__device__ const double kZeros[kPerLane] = {};
-
-// Returns the address `count` times `bytes` after `first`, by one instruction. The compiler would multiply and
-// add 64-bit numbers, which takes several. It lies in global memory, which the compiler can't tell either.
+// Returns the address `count` times `bytes` after `first`, by one instruction. The compiler would multiply
+// and add 64-bit numbers, which takes several. It lies in global memory, which the compiler can't tell
+// either.
 template <typename T>
 __device__ T* address(T* first, uint32_t count, uint32_t bytes = sizeof(T)) {
 #ifdef __CUDA_ARCH__
@@ -55,7 +54,9 @@ __device__ T* address(T* first, uint32_t count, uint32_t bytes = sizeof(T)) {
 #endif
 }
 
-// A row of pixels in the channels of a lane. One outside of the map is a zero that is read at each place.
+alignas(16) __device__ const double kZeros[kPerLane] = {}; // a quad of any type
+
+// A row of pixels in the channels of a lane. Rows outside of the map have kZeros, 0 bytes apart.
 struct PixelRow {
   const char* first;
   uint32_t pixel_bytes;
@@ -98,8 +99,8 @@ __device__ T maximum(T a, T b) {
   return replaces(b, a) ? b : a;
 }
 
-// Makes the compiler compute a value here, instead of later, behind a branch that overwrites what the value is
-// computed from, which it'd have to copy.
+// Makes the compiler compute a value here, instead of later, behind a branch that overwrites what the value
+// is computed from, which it'd have to copy.
 template <typename T>
 __device__ void compute_here(T& value) {
 #ifdef __CUDA_ARCH__
@@ -115,14 +116,17 @@ __device__ void compute_here(T& value) {
 template <typename T>
 __device__ void add_atomically(T* pixel, const T (&values)[kPerLane]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  if constexpr (std::is_same_v<T, float>) {
-    atomicAdd(reinterpret_cast<float4*>(pixel), make_float4(values[0], values[1], values[2], values[3]));
-    return;
-  }
+  constexpr bool at_once = std::is_same_v<T, float>;
+#else
+  constexpr bool at_once = false;
 #endif
+  if constexpr (at_once) {
+    atomicAdd(reinterpret_cast<float4*>(pixel), make_float4(values[0], values[1], values[2], values[3]));
+  } else {
 #pragma unroll
-  for (int part = 0; part < kPerLane; ++part) {
-    atomicAdd(pixel + part, values[part]);
+    for (int part = 0; part < kPerLane; ++part) {
+      atomicAdd(pixel + part, values[part]);
+    }
   }
 }
 

@@ -18,7 +18,8 @@ constexpr int kCells = 224 / sizeof(T);
 template <typename T>
 constexpr int kStride = kCells<T> | 1;
 
-// How channels and output cells of a box are divided. A thread block works on one group and one tile at a time.
+// How channels and output cells of a box are divided. A thread block works on one group and one tile at a
+// time.
 struct Tiling {
   int64_t groups; // of kChannels channels
   int rows, columns; // of cells in a full tile
@@ -48,8 +49,8 @@ struct Tiling {
   }
 };
 
-// A tile in shared memory: the samples of its rows and columns, and a value and an index for each cell of each
-// channel. Indices are there if the memory has been asked for.
+// A tile in shared memory: the samples of its rows and columns, and a value and an index for each cell of
+// each channel. Indices are there if the memory has been asked for.
 template <typename T>
 struct Tile {
   Sample<T>* row_samples;
@@ -70,8 +71,8 @@ struct Tile {
     columns = min(tiling.columns, warp.output_columns() - first_column);
   }
 
-  // The place, in `values` and `indices`, of the first cell of a lane's channel `part`. Neighbouring lanes lie
-  // kStride apart, to use different banks, though their channels lie kPerLane apart.
+  // The place, in `values` and `indices`, of the first cell of a lane's channel `part`. Neighbouring lanes
+  // lie kStride apart, to use different banks, though their channels lie kPerLane apart.
   static __device__ int place(int lane, int part) {
     return (part * kLanes + lane) * kStride<T>;
   }
@@ -87,17 +88,24 @@ struct Tile {
   }
 
   // Calls visit(place in shared memory, place in the output, whether the channel exists) for all cells of all
-  // channels of the group, of which `channels` exist. The output is counted from the first cell of the group's
-  // first channel; 32 bits suffice, as boxes have at most 4096 x 4096 cells. Neighbouring threads visit
-  // neighbouring cells.
+  // channels of the group, of which `channels` exist. The output is counted from the first cell of the
+  // group's first channel; 32 bits suffice, as boxes have at most 4096 x 4096 cells. Neighbouring threads
+  // visit neighbouring cells.
   template <typename Visit>
   __device__ void for_each_cell(const Warp& warp, int channels, Visit visit) const {
     const uint32_t plane = warp.output_rows() * warp.output_columns();
     for (int cell = threadIdx.x; cell < rows * columns; cell += kLanes) {
       const int row = first_row + cell / columns, column = first_column + cell % columns;
       uint32_t to = threadIdx.y * kPerLane * plane + row * warp.output_columns() + column;
-      for (int lane = threadIdx.y; lane < kLanes; lane += blockDim.y) {
+      int lane = threadIdx.y;
+      for (; (lane + 1) * kPerLane <= channels; lane += blockDim.y) { // without further checks
 #pragma unroll
+        for (int part = 0; part < kPerLane; ++part) {
+          visit(place(lane, part) + cell, to + part * plane, true);
+        }
+        to += blockDim.y * kPerLane * plane;
+      }
+      for (; lane < kLanes; lane += blockDim.y) {
         for (int part = 0; part < kPerLane; ++part) {
           visit(place(lane, part) + cell, to + part * plane, lane * kPerLane + part < channels);
         }

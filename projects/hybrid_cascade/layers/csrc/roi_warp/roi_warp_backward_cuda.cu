@@ -1,8 +1,8 @@
 // RoI warp on CUDA devices: the backward pass. The legend is in roi_warp.h.
 //
-// The gradients of a tile of cells are transposed in shared memory. Then warps walk along the rows of samples as
-// in the forward pass. What the samples between two columns of pixels send to these, and to the box, is summed
-// in registers. When the walk leaves a column, the rows of a window add to memory together.
+// The gradients of a tile of cells are transposed in shared memory. Then warps walk along the rows of samples
+// as in the forward pass. What the samples between two columns of pixels send to these, and to the box, is
+// summed in registers. When the walk leaves a column, the rows of a window add to memory together.
 #include "cuda_columns.cuh"
 #include "cuda_tile.cuh"
 
@@ -44,8 +44,8 @@ struct GradientWalk {
   T *top[kRows], *bottom[kRows]; // rows of the gradient
   int passed[kRows]; // rows of pixels between the row of samples and the one before
 
-  // Of the gradients of the samples between the two columns: their sum, that of what the right column receives,
-  // and that of their products with their places in the box.
+  // Of the gradients of the samples between the two columns: their sum, that of what the right column
+  // receives, and that of their products with their places in the box.
   Values sum = {}, to_right = {}, steps = {};
   Values to_left = {}; // what earlier samples have sent to the left column
   // Of all samples and channels.
@@ -110,7 +110,8 @@ struct GradientWalk {
     if (x < 0 || x >= columns.width) {
       return;
     }
-    // What the two rows of pixels around the row of samples receive. Those that were passed have been added to.
+    // What the two rows of pixels around the row of samples receive. Those that were passed have been added
+    // to.
     T to_top[kPerLane] = {}, to_bottom[kPerLane] = {};
 #pragma unroll
     for (int row = 0; row < kRows; ++row) {
@@ -139,8 +140,8 @@ struct GradientWalk {
 };
 
 // Sends the gradients of the cells of a tile to the features and the box. kPool is the side of the windows; 0
-// stands for any. Then the rows of a window are walked one after another. Adds to `total`, in which the fractions
-// are still multiplied by the number of samples along the axis.
+// stands for any. Then the rows of a window are walked one after another. Adds to `total`, in which the
+// fractions are still multiplied by the number of samples along the axis.
 template <typename scalar_t, int kPool, bool kBoxes, typename T>
 __device__ void send(
     const Tile<T>& tile,
@@ -202,8 +203,8 @@ __device__ void send(
   }
 }
 
-// The grid is that of Tiling::grid, perhaps with fewer boxes. With one box, one tile and one warp, each channel
-// of the maps belongs to one thread, which makes the sums deterministic.
+// The grid is that of Tiling::grid, perhaps with fewer boxes. With one box, one tile and one warp, each
+// channel of the maps belongs to one thread, which makes the sums deterministic.
 template <typename scalar_t, typename T, int kPool, bool kBoxes>
 __global__ void __launch_bounds__(kLanes* kWarps, 3) backward_kernel(
     const Warp warp,
@@ -211,6 +212,7 @@ __global__ void __launch_bounds__(kLanes* kWarps, 3) backward_kernel(
     const scalar_t* __restrict__ grad,
     const char* __restrict__ input, // as to_quads returns it; only with kBoxes
     const uint32_t pixel_bytes,
+    const uint32_t grad_pixel_bytes,
     const T* __restrict__ boxes,
     const uint8_t* __restrict__ argmax, // unless kPool is 1
     T* __restrict__ input_grad, // (N, h, w, channels in whole quads), or null: not wanted
@@ -218,7 +220,6 @@ __global__ void __launch_bounds__(kLanes* kWarps, 3) backward_kernel(
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ T warp_sums[kWarps][kBoxSums];
   const int lane = threadIdx.x;
-  const int64_t quad_channels = (warp.channels + kPerLane - 1) / kPerLane * kPerLane;
 
   for (int64_t roi = blockIdx.x; roi < warp.rois; roi += gridDim.x) {
     const T* box = boxes + 5 * roi;
@@ -233,13 +234,14 @@ __global__ void __launch_bounds__(kLanes* kWarps, 3) backward_kernel(
       const int64_t lane_channel = first + lane * kPerLane;
       const bool has_channels = lane_channel < warp.channels;
       const LaneMap map{
-          has_channels ? input + image * pixel_bytes + lane_channel * sizeof(scalar_t) : nullptr,
+          kBoxes && has_channels ? input + image * pixel_bytes + lane_channel * sizeof(scalar_t) : nullptr,
           pixel_bytes,
           warp.height,
           warp.width};
       const LaneGradient<T> gradient{
-          input_grad && has_channels ? input_grad + image * quad_channels + lane_channel : nullptr,
-          static_cast<uint32_t>(quad_channels * sizeof(T)),
+          input_grad && has_channels ? input_grad + image * (grad_pixel_bytes / sizeof(T)) + lane_channel
+                                     : nullptr,
+          grad_pixel_bytes,
           warp.height,
           warp.width};
 
@@ -292,14 +294,14 @@ void launch(const Warp& warp, const BackwardTensors& tensors) {
   const bool ordered = input_grad.defined() && at::globalContext().deterministicAlgorithms();
   constexpr int64_t most = 65535;
   const dim3 grid = ordered ? tiling.grid(1, 1, most) : tiling.grid(warp.rois, tiling.tiles(), most);
-  const uint32_t pixel_bytes = quad_bytes(warp.channels, sizeof(scalar_t));
+  const uint32_t grad_pixel_bytes = quad_bytes(warp.channels, sizeof(T));
   at::Tensor quads, parts, quads_grad;
   if (kBoxes) {
     quads = to_quads<scalar_t>(input);
     parts = at::zeros({warp.rois, tiling.groups * tiling.tiles(), kBoxSums}, sums.options());
   }
   if (input_grad.defined()) {
-    const int64_t channels = pixel_bytes / sizeof(scalar_t);
+    const int64_t channels = grad_pixel_bytes / sizeof(T);
     const bool direct = std::is_same_v<scalar_t, T> && channels == warp.channels &&
         input_grad.is_contiguous(at::MemoryFormat::ChannelsLast);
     quads_grad = direct ? input_grad.permute({0, 2, 3, 1}).zero_()
@@ -312,7 +314,8 @@ void launch(const Warp& warp, const BackwardTensors& tensors) {
       tiling,
       grad.const_data_ptr<scalar_t>(),
       kBoxes ? static_cast<const char*>(quads.const_data_ptr()) : nullptr,
-      pixel_bytes,
+      quad_bytes(warp.channels, sizeof(scalar_t)),
+      grad_pixel_bytes,
       boxes.const_data_ptr<T>(),
       kPool == 1 ? nullptr : argmax.const_data_ptr<uint8_t>(),
       input_grad.defined() ? quads_grad.mutable_data_ptr<T>() : nullptr,

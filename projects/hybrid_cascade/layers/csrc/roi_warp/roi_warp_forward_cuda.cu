@@ -1,8 +1,9 @@
 // RoI warp on CUDA devices: the forward pass. The legend is in roi_warp.h.
 //
 // A warp takes kChannels channels, four in each lane, and walks along the rows of samples of a row of cells,
-// all of them together, from left to right. All its lanes take the same branches, since they share the box and
-// its samples. A tile of cells is collected in shared memory, where it is transposed to the order of the output.
+// all of them together, from left to right. All its lanes take the same branches, since they share the box
+// and its samples. A tile of cells is collected in shared memory, where it is transposed to the order of the
+// output.
 #include "cuda_columns.cuh"
 #include "cuda_tile.cuh"
 
