@@ -115,20 +115,17 @@ __device__ void compute_here(T& value) {
 // Adds to the channels of a lane in one pixel.
 template <typename T>
 __device__ void add_atomically(T* pixel, const T (&values)[kPerLane]) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  constexpr bool at_once = std::is_same_v<T, float>;
-#else
-  constexpr bool at_once = false;
-#endif
-  if constexpr (at_once) {
-    atomicAdd(reinterpret_cast<float4*>(pixel), make_float4(values[0], values[1], values[2], values[3]));
-  } else {
 #pragma unroll
-    for (int part = 0; part < kPerLane; ++part) {
-      atomicAdd(pixel + part, values[part]);
-    }
+  for (int part = 0; part < kPerLane; ++part) {
+    atomicAdd(pixel + part, values[part]);
   }
 }
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+inline __device__ void add_atomically(float* pixel, const float (&values)[kPerLane]) {
+  atomicAdd(reinterpret_cast<float4*>(pixel), make_float4(values[0], values[1], values[2], values[3]));
+}
+#endif
 
 // Of the channels of a lane, in one row of samples or several.
 template <typename T>
