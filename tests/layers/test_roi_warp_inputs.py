@@ -94,7 +94,7 @@ def test_lower_precision_only_rounds(implementation, dtype, max_pool, channels):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("channels", [5, 8])
-def test_on_cuda_the_gradient_of_channels_last_features_is_channels_last(
+def test_on_emulated_cuda_the_gradient_of_channels_last_features_is_channels_last(
     emulated_cuda_kernels, dtype, channels
 ):
     input = random_features(2, channels, 6, 7, dtype=dtype)

@@ -78,7 +78,7 @@ def test_the_fake_gradient_of_channels_last_features_has_the_layout_of_the_real_
         fake, _ = torch.ops.hybrid_cascade.roi_warp_backward(
             grad, input, boxes, torch.empty(0), 4, 4, 1.0, 1, False, True, False
         )
-    # The real one on CUDA is seen in test_roi_warp_inputs.py.
+    # The real one on CUDA, emulated, is seen in test_roi_warp_inputs.py.
     assert fake.is_contiguous(memory_format=torch.channels_last) == (device == "cuda")
 
 
