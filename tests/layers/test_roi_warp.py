@@ -16,7 +16,7 @@ from .roi_warp_cases import (
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("channels", [1, 3, 70])
+@pytest.mark.parametrize("channels", [1, 3, 4, 130])
 def test_value_is_the_equation(implementation, aligned, channels):
     input = random_features(2, channels, 7, 9)
     boxes = random_boxes(6, 2, 7 * 4, 9 * 4)
@@ -25,12 +25,13 @@ def test_value_is_the_equation(implementation, aligned, channels):
     torch.testing.assert_close(output, warp_by_loop(input, boxes, (4, 6), 0.25, aligned))
 
 
+@pytest.mark.parametrize("channels", [1, 8, 66])
 @pytest.mark.parametrize("max_pool", [1, 2, 3])
 @pytest.mark.parametrize("aligned", [False, True])
 def test_value_and_gradients_are_those_of_grid_sample_and_max_pool(
-    implementation, aligned, max_pool
+    implementation, aligned, max_pool, channels
 ):
-    input, boxes = random_features(3, 66, 11, 8), random_boxes(20, 3, 11 * 16, 8 * 16)
+    input, boxes = random_features(3, channels, 11, 8), random_boxes(20, 3, 11 * 16, 8 * 16)
 
     def expected(input, boxes):
         return F.max_pool2d(warp_by_grid_sample(input, boxes, (6, 12), 1 / 16, aligned), max_pool)
@@ -133,6 +134,45 @@ def test_boxes_without_pixels_give_zero_and_no_gradient(implementation, corners,
         assert torch.equal(tensor, torch.zeros_like(tensor))
 
 
+@pytest.mark.parametrize("max_pool", [1, 2, 3])
+@pytest.mark.parametrize(
+    "corners", [(-50.0, 1.0, -30.0, 4.0), (-20.0, 1.0, 6.0, 4.0), (1.0, -20.0, 4.0, 6.0)]
+)
+def test_infinite_gradients_of_samples_outside_go_nowhere(kernels, corners, max_pool):
+    input = torch.rand(1, 3, 6, 7).add(1).requires_grad_()
+    boxes = torch.tensor([[0.0, *corners]], requires_grad=True)
+    output = roi_warp(input, boxes, 12, max_pool=max_pool)
+    output.backward(torch.zeros_like(output).masked_fill(output == 0, float("inf")))
+    for gradient in (input.grad, boxes.grad):
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2)])
+@pytest.mark.parametrize("max_pool", [1, 2, 3])
+def test_maps_of_few_pixels(implementation, size, max_pool):
+    input, boxes = random_features(2, 5, *size), random_boxes(20, 2, 6, 6)
+
+    def expected(input, boxes):
+        return F.max_pool2d(warp_by_grid_sample(input, boxes, (6, 12)), max_pool)
+
+    def ours(input, boxes):
+        return roi_warp(input, boxes, (6, 12), max_pool=max_pool)
+
+    torch.testing.assert_close(ours(input, boxes), expected(input, boxes))
+    torch.testing.assert_close(gradients(ours, input, boxes), gradients(expected, input, boxes))
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_maps_without_pixels_are_zero(implementation, size):
+    input, boxes = random_features(1, 8, *size), random_boxes(4, 1, 2, 2)
+
+    def warp(input, boxes):
+        return roi_warp(input, boxes, 4, max_pool=2)
+
+    for result in (warp(input, boxes), *gradients(warp, input, boxes)):
+        assert torch.equal(result, torch.zeros_like(result))
+
+
 def test_reversed_boxes_are_mirrored(implementation):
     input = random_features(1, 3, 9, 9)
     boxes = torch.tensor([[0.0, 1.2, 2.1, 7.3, 6.4]], dtype=torch.float64)
@@ -170,11 +210,14 @@ def test_long_rows_of_the_largest_windows(implementation):
     torch.testing.assert_close(single, expected(input, boxes).float(), rtol=1e-4, atol=1e-3)
 
 
-def test_deterministic_gradients_of_many_cells(implementation):
-    input, boxes = random_features(2, 33, 6, 9), random_boxes(3, 2, 9, 6)
+# 300 channels are three groups of channels, 15 x 19 cells many tiles: more than the emulation has
+# blocks for.
+@pytest.mark.parametrize("channels, max_pool", [(33, 1), (33, 2), (300, 2), (5, 3)])
+def test_deterministic_gradients_of_many_cells(implementation, channels, max_pool):
+    input, boxes = random_features(2, channels, 6, 9), random_boxes(3, 2, 9, 6)
 
     def warp(input, boxes):
-        return roi_warp(input, boxes, (30, 38), max_pool=2)
+        return roi_warp(input, boxes, (30, 39 - 39 % max_pool), max_pool=max_pool)
 
     expected = gradients(warp, input, boxes)
     torch.use_deterministic_algorithms(True)

@@ -37,7 +37,7 @@ def assert_same_as_cpu(input, boxes, *settings, **tolerance):
 
 @pytest.mark.parametrize("max_pool", [1, 2, 3])
 @pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("channels", [1, 32, 70])
+@pytest.mark.parametrize("channels", [1, 32, 130])
 def test_float64_is_the_same_as_on_the_cpu(channels, aligned, max_pool):
     input, boxes = random_features(3, channels, 11, 8), random_boxes(20, 3, 11 * 16, 8 * 16)
     assert_same_as_cpu(input, boxes, (6, 12), 1 / 16, max_pool, aligned)
@@ -50,8 +50,9 @@ def test_outputs_of_any_size(output_size):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_lower_precision_only_rounds(dtype):
-    input = random_features(2, 40, 12, 12, dtype=dtype)
+@pytest.mark.parametrize("channels", [40, 42])
+def test_lower_precision_only_rounds(dtype, channels):
+    input = random_features(2, channels, 12, 12, dtype=dtype)
     boxes = random_boxes(30, 2, 12 * 16, 12 * 16, dtype=torch.float32)
     eps = torch.finfo(dtype).eps
     assert_same_as_cpu(input, boxes, 4, 1 / 16, 1, False, rtol=4 * eps, atol=8 * eps + 1e-4)
@@ -87,17 +88,17 @@ def test_positions_have_the_same_bits_as_on_the_cpu():
     torch.testing.assert_close(ours, roi_warp(ramp, boxes, 14, 0.1, 1, True), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["channels_last", "sliced"])
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "unaligned"])
 def test_strides_do_not_matter(layout):
-    input = {
-        "channels_last": random_features(2, 5, 6, 6).to(memory_format=torch.channels_last),
-        "sliced": random_features(4, 10, 9, 12)[1:3, ::2, 2:8, ::2],
-    }[layout]
+    strided = {
+        "channels_last": lambda: (
+            random_features(2, 5, 6, 6).cuda().to(memory_format=torch.channels_last)
+        ),
+        "sliced": lambda: random_features(4, 10, 9, 12).cuda()[1:3, ::2, 2:8, ::2],
+        "unaligned": lambda: random_features(577).cuda()[1:].view(2, 6, 6, 8).permute(0, 3, 1, 2),
+    }[layout]()
     boxes = random_boxes(7, 2, 6, 6)
-    expected = gradients(input.contiguous(), boxes, 4, 1.0, 2)
-    strided = input.cuda() if layout == "channels_last" else None
-    if strided is None:
-        strided = random_features(4, 10, 9, 12).cuda()[1:3, ::2, 2:8, ::2]
+    expected = gradients(strided.cpu().contiguous(), boxes, 4, 1.0, 2)
     assert not strided.is_contiguous()
     torch.testing.assert_close(gradients(strided, boxes.cuda(), 4, 1.0, 2), expected)
 
@@ -123,10 +124,14 @@ def test_gradcheck_and_opcheck():
         lambda i, c: roi_warp(i, torch.cat([index, c], 1), 4, 0.9, 2), (input, corners),
         eps=1e-7, atol=1e-5, nondet_tol=1e-10,
     )  # fmt: skip
-    torch.library.opcheck(
-        torch.ops.hybrid_cascade.roi_warp,
-        (input, boxes.requires_grad_(), 4, 6, 0.9, 2, False, True),
-    )
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.library.opcheck(
+            torch.ops.hybrid_cascade.roi_warp,
+            (
+                *(input.detach().to(memory_format=layout).requires_grad_(), boxes.requires_grad_()),
+                *(4, 6, 0.9, 2, False, True),
+            ),
+        )
 
 
 def test_deterministic_algorithms_are_repeatable_and_the_same():
@@ -160,6 +165,14 @@ def test_compiles_without_a_graph_break():
 
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(input, boxes), function(input, boxes))
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_the_gradient_of_channels_last_features_is_channels_last(channels):
+    input = random_features(2, channels, 6, 7).cuda().to(memory_format=torch.channels_last)
+    output = roi_warp(input.requires_grad_(), random_boxes(7, 2, 6, 6).cuda(), 4)
+    (gradient,) = torch.autograd.grad(output.sum(), input)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_input_beyond_two_to_the_31_elements_is_indexed_right():

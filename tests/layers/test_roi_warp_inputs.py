@@ -41,7 +41,9 @@ def test_a_list_of_boxes_is_one_tensor_for_each_image(implementation):
     assert torch.equal(roi_warp(input, lists, 4), roi_warp(input, torch.cat([index, boxes], 1), 4))
 
 
-@pytest.mark.parametrize("layout", ["channels_last", "sliced", "transposed", "expanded"])
+@pytest.mark.parametrize(
+    "layout", ["channels_last", "sliced", "transposed", "expanded", "unaligned"]
+)
 def test_strides_do_not_matter(implementation, layout):
     boxes = random_boxes(7, 2, 6, 6)
     input = {
@@ -49,6 +51,8 @@ def test_strides_do_not_matter(implementation, layout):
         "sliced": random_features(4, 10, 9, 12)[1:3, ::2, 2:8, ::2],
         "transposed": random_features(2, 5, 6, 6).transpose(2, 3),
         "expanded": random_features(1, 1, 6, 6).expand(2, 5, 6, 6),
+        # Channels last, one number after the place where 16 bytes may be read at once.
+        "unaligned": random_features(577)[1:].view(2, 6, 6, 8).permute(0, 3, 1, 2),
     }[layout]
     strided_boxes = torch.stack([boxes, boxes], dim=2)[:, :, 0]
     assert not input.is_contiguous() and not strided_boxes.is_contiguous()
@@ -64,13 +68,14 @@ def test_strides_do_not_matter(implementation, layout):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("max_pool", [1, 2])
-def test_lower_precision_only_rounds(implementation, dtype, max_pool):
-    input = random_features(2, 5, 10, 10, dtype=dtype)
+@pytest.mark.parametrize("max_pool", [1, 2, 3])
+@pytest.mark.parametrize("channels", [5, 8])
+def test_lower_precision_only_rounds(implementation, dtype, max_pool, channels):
+    input = random_features(2, channels, 10, 10, dtype=dtype)
     boxes = random_boxes(10, 2, 160, 160, dtype=torch.float32)
 
     def function(input, boxes):
-        return roi_warp(input, boxes, 4, 1 / 16, max_pool)
+        return roi_warp(input, boxes, 2 * max_pool, 1 / 16, max_pool)
 
     output = function(input, boxes)
     assert output.dtype == dtype
@@ -85,6 +90,24 @@ def test_lower_precision_only_rounds(implementation, dtype, max_pool):
         close = {"rtol": eps, "atol": 8 * eps + 2e-5}
         torch.testing.assert_close(input_grad.double(), exact_grads[0], **close)
         torch.testing.assert_close(boxes_grad.double(), exact_grads[1], **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("channels", [5, 8])
+def test_on_emulated_cuda_the_gradient_of_channels_last_features_is_channels_last(
+    emulated_cuda_kernels, dtype, channels
+):
+    input = random_features(2, channels, 6, 7, dtype=dtype)
+    boxes = random_boxes(7, 2, 6, 6, dtype=torch.float32)
+
+    def function(input, boxes):
+        return roi_warp(input, boxes, 4, max_pool=2)
+
+    expected, _ = gradients(function, input, boxes)
+    actual, _ = gradients(function, input.to(memory_format=torch.channels_last), boxes)
+    assert expected.is_contiguous()
+    assert actual.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_autocast_keeps_coordinates_exact_and_the_type_of_the_features(implementation):

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from hybrid_cascade.layers import roi_warp
 from hybrid_cascade.layers.extension import compiled_devices, compiled_reason
@@ -63,6 +64,22 @@ def test_operator_passes_opcheck(max_pool):
             *(input.detach(), boxes.detach(), argmax, 4, 6, 0.9, max_pool, False, True, True),
         ),
     )
+
+
+@needs_operator
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_fake_gradient_of_channels_last_features_has_the_layout_of_the_real_one(device):
+    if device not in compiled_devices:
+        pytest.skip(compiled_reason)
+    with FakeTensorMode():
+        input = torch.empty(2, 8, 6, 7, device=device, memory_format=torch.channels_last)
+        boxes = torch.empty(3, 5, device=device)
+        grad = torch.empty(3, 8, 4, 4, device=device)
+        fake, _ = torch.ops.hybrid_cascade.roi_warp_backward(
+            grad, input, boxes, torch.empty(0), 4, 4, 1.0, 1, False, True, False
+        )
+    # The real one on CUDA, emulated, is seen in test_roi_warp_inputs.py.
+    assert fake.is_contiguous(memory_format=torch.channels_last) == (device == "cuda")
 
 
 @needs_operator

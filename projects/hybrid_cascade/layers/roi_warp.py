@@ -40,8 +40,15 @@ def _fake_forward(
 def _fake_backward(
     grad, input, boxes, argmax, rows, columns, scale, max_pool, aligned, input_grad, boxes_grad
 ) -> tuple[Tensor, Tensor]:
+    keeps_layout = input.is_cuda and input.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if input_grad and keeps_layout else torch.contiguous_format
     return (
-        input.new_empty(input.shape if input_grad else (0,)),
+        torch.empty(
+            input.shape if input_grad else (0,),
+            dtype=input.dtype,
+            device=input.device,
+            memory_format=layout,
+        ),
         boxes.new_empty(boxes.shape if boxes_grad else (0,)),
     )
 

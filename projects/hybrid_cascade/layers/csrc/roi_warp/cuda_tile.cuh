@@ -1,77 +1,80 @@
-// What a thread block of RoI warp's CUDA kernels works on: a tile of the output cells of a box, and a channel
-// of the map. The legend is in roi_warp.h.
+// What a thread block of RoI warp's CUDA kernels works on: a tile of the output cells of a box, in a group of
+// channels. The legend is in roi_warp.h.
 #pragma once
 
-#include "roi_warp.h"
-
-#include <algorithm>
+#include "cuda_pixels.cuh"
 
 namespace hybrid_cascade::roi_warp {
 
-constexpr int kLanes = 32; // channels of a thread block
-constexpr int kRows = 8; // rows of samples that a thread block takes at a time
-constexpr int kTileBytes = 32 * 1024; // of the values in a tile, at most
-constexpr size_t kSharedMemory = 48 * 1024; // which every GPU has, without asking for more
+constexpr int kChannels = kLanes * kPerLane; // of a thread block: its group of channels
+constexpr int kWarps = 4; // of a thread block; each takes a row of cells at a time
 
-// How the output cells of a box are divided into tiles. A thread block works on one tile at a time.
+// Cells of a tile, at most. 28 KB of values leave room for the rest in the 48 KB of shared memory that every
+// GPU has: for the indices, and for the samples of at most kCells + 1 rows and columns of 16 x 16 windows.
+template <typename T>
+constexpr int kCells = 224 / sizeof(T);
+
+// From a channel to the next in shared memory: odd, so that lanes use different banks.
+template <typename T>
+constexpr int kStride = kCells<T> | 1;
+
+// How channels and output cells of a box are divided. A thread block works on one group and one tile at a
+// time.
 struct Tiling {
-  int64_t groups; // of the channels
+  int64_t groups; // of kChannels channels
   int rows, columns; // of cells in a full tile
   int tiles_down, tiles_across;
 
-  Tiling(const Warp& warp, size_t cell_bytes) {
-    groups = (warp.channels + kLanes - 1) / kLanes;
-    const int cells = kTileBytes / (kLanes * cell_bytes);
+  Tiling(const Warp& warp, int cells) {
+    groups = (warp.channels + kChannels - 1) / kChannels;
     columns = std::min(warp.output_columns(), cells);
     rows = std::min(warp.output_rows(), cells / columns);
-    // With large windows, the samples of a long row need much of the memory.
-    while (bytes(warp, cell_bytes) > kSharedMemory) {
-      int& longer = rows > columns ? rows : columns;
-      longer = (longer + 1) / 2;
-    }
     tiles_down = (warp.output_rows() + rows - 1) / rows;
     tiles_across = (warp.output_columns() + columns - 1) / columns;
   }
-  __host__ __device__ int tiles() const {
+  C10_HOST_DEVICE int tiles() const {
     return tiles_down * tiles_across;
   }
-  // What a tile takes of the shared memory: samples of two numbers each, and a value and an index for each
-  // cell of each lane.
-  size_t bytes(const Warp& warp, size_t cell_bytes) const {
-    return 2 * cell_bytes * (rows + columns) * warp.pool + (cell_bytes + 1) * kLanes * lane_stride();
+  // What a tile takes of the shared memory: samples, values, and, if wanted, indices.
+  template <typename T>
+  size_t bytes(const Warp& warp, bool with_indices) const {
+    return sizeof(Sample<T>) * (rows + columns) * warp.pool +
+        (sizeof(T) + with_indices) * kChannels * kStride<T>;
   }
-  // Cells of a lane in shared memory: odd, so that lanes use different banks.
-  __host__ __device__ int lane_stride() const {
-    return rows * columns | 1;
+  // Boxes x groups x tiles, the latter two at most `most`: then a block takes several, in order.
+  dim3 grid(int64_t boxes, int64_t tiles, int64_t most) const {
+    TORCH_CHECK(boxes <= 2147483647, "roi_warp: too many boxes for one launch: ", boxes);
+    // Without channels, the kernel still checks the boxes.
+    return dim3(boxes, std::clamp<int64_t>(groups, 1, most), std::min(tiles, most));
   }
 };
 
 // A tile in shared memory: the samples of its rows and columns, and a value and an index for each cell of
-// each lane.
+// each channel. Indices are there if the memory has been asked for.
 template <typename T>
 struct Tile {
   Sample<T>* row_samples;
   Sample<T>* column_samples;
-  T* cells;
+  T* values;
   uint8_t* indices;
   int first_row, first_column; // in cells
   int rows, columns; // in cells
-  int lane_stride;
-  int width; // output columns
-
-  static_assert(sizeof(Sample<T>) == 2 * sizeof(T)); // as Tiling counts
 
   __device__ Tile(unsigned char* memory, const Warp& warp, const Tiling& tiling, int index) {
     row_samples = reinterpret_cast<Sample<T>*>(memory);
     column_samples = row_samples + tiling.rows * warp.pool;
-    cells = reinterpret_cast<T*>(column_samples + tiling.columns * warp.pool);
-    indices = reinterpret_cast<uint8_t*>(cells + kLanes * tiling.lane_stride());
+    values = reinterpret_cast<T*>(column_samples + tiling.columns * warp.pool);
+    indices = reinterpret_cast<uint8_t*>(values + kChannels * kStride<T>);
     first_row = index / tiling.tiles_across * tiling.rows;
     first_column = index % tiling.tiles_across * tiling.columns;
     rows = min(tiling.rows, warp.output_rows() - first_row);
     columns = min(tiling.columns, warp.output_columns() - first_column);
-    lane_stride = tiling.lane_stride();
-    width = warp.output_columns();
+  }
+
+  // The place, in `values` and `indices`, of the first cell of a lane's channel `part`. Neighbouring lanes
+  // lie kStride apart, to use different banks, though their channels lie kPerLane apart.
+  static __device__ int place(int lane, int part) {
+    return (part * kLanes + lane) * kStride<T>;
   }
 
   __device__ void compute_samples(const Warp& warp, const Axis<T>& y, const Axis<T>& x) const {
@@ -84,33 +87,31 @@ struct Tile {
     }
   }
 
-  // Calls visit(index in shared memory, index in the output) for all cells of all channels. Neighbouring
-  // threads visit neighbouring places of both. `plane` is the index of the first channel in the output.
+  // Calls visit(place in shared memory, place in the output, whether the channel exists) for all cells of all
+  // channels of the group, of which `channels` exist. The output is counted from the first cell of the
+  // group's first channel; 32 bits suffice, as boxes have at most 4096 x 4096 cells. Neighbouring threads
+  // visit neighbouring cells.
   template <typename Visit>
-  __device__ void for_each_cell(const Warp& warp, int64_t plane, int channels, Visit visit) const {
-    for (int lane = threadIdx.y; lane < channels; lane += blockDim.y) {
-      const int64_t first = ((plane + lane) * warp.output_rows() + first_row) * width + first_column;
-      for (int cell = threadIdx.x; cell < rows * columns; cell += kLanes) {
-        const int64_t offset = columns == width ? cell : int64_t(cell / columns) * width + cell % columns;
-        visit(lane * lane_stride + cell, first + offset);
+  __device__ void for_each_cell(const Warp& warp, int channels, Visit visit) const {
+    const uint32_t plane = warp.output_rows() * warp.output_columns();
+    for (int cell = threadIdx.x; cell < rows * columns; cell += kLanes) {
+      const int row = first_row + cell / columns, column = first_column + cell % columns;
+      uint32_t to = threadIdx.y * kPerLane * plane + row * warp.output_columns() + column;
+      int lane = threadIdx.y;
+      for (; (lane + 1) * kPerLane <= channels; lane += blockDim.y) { // without further checks
+#pragma unroll
+        for (int part = 0; part < kPerLane; ++part) {
+          visit(place(lane, part) + cell, to + part * plane, true);
+        }
+        to += blockDim.y * kPerLane * plane;
+      }
+      for (; lane < kLanes; lane += blockDim.y) {
+        for (int part = 0; part < kPerLane; ++part) {
+          visit(place(lane, part) + cell, to + part * plane, lane * kPerLane + part < channels);
+        }
+        to += blockDim.y * kPerLane * plane;
       }
     }
-  }
-};
-
-// One channel of the map of an image, channels last. Pixels outside are zero.
-template <typename scalar_t, typename T>
-struct Channel {
-  const scalar_t* data; // null in lanes that have no channel
-  int64_t pixel_stride;
-  int height, width;
-
-  __device__ T pixel(int y, int x) const {
-    const bool inside = data && y >= 0 && y < height && x >= 0 && x < width;
-    return inside ? static_cast<T>(data[(int64_t(y) * width + x) * pixel_stride]) : T(0);
-  }
-  __device__ T column(const Sample<T>& y, int x) const {
-    return interpolate(pixel(y.low, x), pixel(y.low + 1, x), y.weight);
   }
 };
 

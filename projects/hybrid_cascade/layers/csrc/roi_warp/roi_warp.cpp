@@ -146,7 +146,13 @@ TwoTensors operator_backward(
   const at::Tensor exact_boxes = compute_boxes(input, boxes);
   at::Tensor input_grad, sums;
   if (needs_input_grad) {
-    input_grad = at::empty(input.sizes(), input.options());
+    // The CUDA kernels sum the gradients channels last, which saves a copy of them if the features are too.
+    constexpr bool is_cuda = backward == backward_cuda;
+    const bool channels_last = is_cuda && input.is_contiguous(at::MemoryFormat::ChannelsLast);
+    input_grad = at::empty(
+        input.sizes(),
+        input.options(),
+        channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
   }
   if (needs_boxes_grad) {
     sums = at::zeros({warp.rois, kBoxSums}, exact_boxes.options());

@@ -125,7 +125,8 @@ struct BackwardTensors {
   at::Tensor input;
   at::Tensor boxes;
   at::Tensor argmax; // of the forward pass, contiguous; empty without max pooling
-  at::Tensor input_grad; // (N, C, h, w), contiguous, to be filled, or undefined: not wanted
+  at::Tensor input_grad; // (N, C, h, w), to be filled, or undefined: not wanted. Contiguous; on CUDA,
+                         // channels last if the input is
   at::Tensor sums; // (R, kBoxSums) of the type of `boxes`, to be filled, or undefined: not wanted
 };
 
