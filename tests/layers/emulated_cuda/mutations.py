@@ -1,11 +1,12 @@
 """Break the CUDA kernels at each barrier and each check of bounds, and see the tests fail.
 
-    python -m tests.layers.emulated_cuda.mutations
+    python -m tests.layers.emulated_cuda.mutations --operators pyramid_roi_align
 
 Each break is compiled into a library of its own, half a minute each. Exit code 1: with one of them,
 the tests pass.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import CSRC, SOURCES_KEY
+from . import CSRC, OPERATORS, SOURCES_KEY
 
 BARRIERS = r"__syncthreads\(\);|total\[i\] \+= __shfl_down_sync\([^;]*;"
 # What is replaced by what, wherever it stands.
@@ -64,9 +65,9 @@ CHECKS = {
 }
 
 
-def breaks() -> Iterator[tuple[str, str, str]]:
-    """Yield a file, what is broken there, and the broken source."""
-    for path in (*CSRC.rglob("*.cu"), *CSRC.rglob("*.cuh")):
+def breaks(operator: str) -> Iterator[tuple[str, str, str]]:
+    """Yield a file of an operator, what is broken there, and the broken source."""
+    for path in sorted((CSRC / operator).glob("*.cu*")):
         name, source = str(path.relative_to(CSRC)), path.read_text()
         for match in re.finditer(BARRIERS, source):
             line = source.count("\n", 0, match.start()) + 1
@@ -80,13 +81,14 @@ def breaks() -> Iterator[tuple[str, str, str]]:
 
 
 def is_found(name: str, source: str) -> bool:
-    """Tell whether the tests fail, or their process crashes, with a broken source."""
+    """Tell whether the operator's tests fail, or their process crashes, with a broken source."""
     with tempfile.TemporaryDirectory() as folder:
         csrc = Path(folder) / "csrc"
         shutil.copytree(CSRC, csrc)
         (csrc / name).write_text(source)
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "emulated"]
-        command += [str(p) for p in sorted(Path(__file__).parents[1].glob("test_*.py"))]
+        tests = Path(__file__).parents[1].glob(f"test_{Path(name).parent}*.py")
+        command += [str(path) for path in sorted(tests)]
         environment = {**os.environ, SOURCES_KEY: str(csrc), "OMP_NUM_THREADS": "1"}
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert "CalledProcessError" not in result.stdout, f"{name} does not compile: {result.stdout}"
@@ -94,7 +96,13 @@ def is_found(name: str, source: str) -> bool:
 
 
 def main() -> int:
-    cases, survived = list(breaks()), 0
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=OPERATORS)
+    args = parser.parse_args()
+    cases = [case for operator in args.operators for case in breaks(operator)]
+    survived = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = [pool.submit(is_found, name, source) for name, _, source in cases]
         for (name, what, _), found in zip(cases, results, strict=True):
