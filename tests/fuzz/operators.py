@@ -59,6 +59,12 @@ def make_case(random: random.Random) -> Case:
     return random.choice(makers)(random)
 
 
+def make_compiled_case(random: random.Random) -> Case:
+    """Return a case of an operator that has CUDA kernels, and is compiled."""
+    makers = [_roi_warp, _pyramid_roi_align, _compiled_roi_warp, _compiled_pyramid_roi_align]
+    return random.choice(makers)(random)
+
+
 def _case(
     name: str,
     function: Callable,

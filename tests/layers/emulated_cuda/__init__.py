@@ -18,7 +18,8 @@ from torch.utils.cpp_extension import include_paths, library_paths
 from torch.utils.file_baton import FileBaton
 
 HERE = Path(__file__).parent
-SOURCES_KEY = "EMULATED_CUDA_SOURCES"  # an environment variable: a folder other than this one
+# Environment variables: a folder of sources other than CSRC, and further flags for the compiler.
+SOURCES_KEY, FLAGS_KEY = "EMULATED_CUDA_SOURCES", "EMULATED_CUDA_FLAGS"
 CSRC = HERE.parents[2] / "projects" / "hybrid_cascade" / "layers" / "csrc"
 CSRC = Path(os.environ.get(SOURCES_KEY, CSRC))
 BUILD = CSRC.parent / "build" if SOURCES_KEY in os.environ else HERE.parents[2] / "build"
@@ -39,14 +40,19 @@ TRANSLATIONS = {
 
 
 def load() -> None:
-    """Load the operators `emulated_cuda::*`; compile them first if the sources are new.
+    """Load the operators `emulated_cuda::*`; build them first if the sources are new."""
+    torch.ops.load_library(build())
+
+
+def build() -> Path:
+    """Return the library of the operators; compile it first if the sources are new.
 
     Raises:
         subprocess.CalledProcessError: if the compiler fails; it says why.
     """
     sources = {path: translate(path.read_text()) for path in sorted(CSRC.rglob("*.cu"))}
     everything = [*CSRC.rglob("*.*"), *HERE.rglob("*.h")]
-    digest = hashlib.sha256(torch.__version__.encode())
+    digest = hashlib.sha256(f"{torch.__version__} {os.environ.get(FLAGS_KEY)}".encode())
     for path in sorted(p for p in everything if p.is_file()):
         digest.update(path.read_bytes())
     library = BUILD / f"{digest.hexdigest()[:16]}.so"
@@ -60,7 +66,7 @@ def load() -> None:
             baton.release()
     else:
         baton.wait()  # another process compiles it
-    torch.ops.load_library(library)
+    return library
 
 
 def translate(source: str) -> str:
@@ -82,6 +88,7 @@ def _compile(sources: dict[Path, str], library: Path) -> None:
     names = {"hybrid_cascade": "emulated_cuda"}
     names |= {f"{step}_cpu": f"{step}_cuda" for step in ("forward", "backward")}
     command = [COMPILER, "-shared", "-fPIC", "-std=c++20", "-O1", "-w"]
+    command += os.environ.get(FLAGS_KEY, "").split()
     command += [f"-D{old}={new}" for old, new in names.items()]
     command += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
     command += [f"-I{HERE / 'include'}", *(f"-I{CSRC / name}" for name in OPERATORS)]
@@ -89,7 +96,9 @@ def _compile(sources: dict[Path, str], library: Path) -> None:
     command += [str(unit), *(f"-L{path}" for path in library_paths())]
     part = library.with_suffix(".part")
     command += ["-lc10", "-ltorch", "-ltorch_cpu", "-o", str(part)]
-    subprocess.run(command, check=True)
+    # What is preloaded, a sanitizer, is for the tests, not for the compiler.
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    subprocess.run(command, check=True, env=environment)
     part.rename(library)
 
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.fuzz.sanitize import sanitized_environment
+
 from . import CSRC, OPERATORS, SOURCES_KEY
 
 BARRIERS = r"__syncthreads\(\);|total\[i\] \+= __shfl_down_sync\([^;]*;"
@@ -89,7 +91,7 @@ def is_found(name: str, source: str) -> bool:
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "emulated"]
         tests = Path(__file__).parents[1].glob(f"test_{Path(name).parent}*.py")
         command += [str(path) for path in sorted(tests)]
-        environment = {**os.environ, SOURCES_KEY: str(csrc), "OMP_NUM_THREADS": "1"}
+        environment = {**sanitized_environment(), SOURCES_KEY: str(csrc), "OMP_NUM_THREADS": "1"}
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert "CalledProcessError" not in result.stdout, f"{name} does not compile: {result.stdout}"
     return result.returncode not in (0, 5)
