@@ -24,7 +24,7 @@ CSRC = HERE.parents[2] / "projects" / "hybrid_cascade" / "layers" / "csrc"
 CSRC = Path(os.environ.get(SOURCES_KEY, CSRC))
 BUILD = CSRC.parent / "build" if SOURCES_KEY in os.environ else HERE.parents[2] / "build"
 BUILD = BUILD / "emulated_cuda"
-OPERATORS = ("roi_warp", "pyramid_roi_align")
+OPERATORS = tuple(sorted({path.parent.name for path in CSRC.glob("*/*.cu")}))
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 TRANSLATIONS = {
     # The most blocks along y and z: here so few that a block has to take several tiles.
@@ -48,8 +48,11 @@ def build() -> Path:
     """Return the library of the operators; compile it first if the sources are new.
 
     Raises:
+        FileNotFoundError: if there is no compiler.
         subprocess.CalledProcessError: if the compiler fails; it says why.
     """
+    if COMPILER is None:
+        raise FileNotFoundError("there is no C++ compiler (g++, or what CXX names)")
     sources = {path: translate(path.read_text()) for path in sorted(CSRC.rglob("*.cu"))}
     everything = [*CSRC.rglob("*.*"), *HERE.rglob("*.h")]
     digest = hashlib.sha256(f"{torch.__version__} {os.environ.get(FLAGS_KEY)}".encode())
