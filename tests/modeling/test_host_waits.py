@@ -8,6 +8,7 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 
 from hybrid_cascade.layers.extension import compiled_devices, compiled_reason
+from hybrid_cascade.modeling import SemanticTargets
 from hybrid_cascade.modeling.cascade.box_selection import nms_ending_early
 from hybrid_cascade.modeling.poolers import is_compiled
 
@@ -62,6 +63,13 @@ def test_masks_of_detected_boxes_wait_for_nothing(features, make_proposals):
         with HostWaits() as waits:
             heads._forward_mask(features, instances)
     assert not waits.places and instances[0].has("pred_masks")
+
+
+def test_painting_a_label_map_waits_for_nothing(make_ground_truth):
+    instances = make_ground_truth(40, 50, [[4, 4, 12, 12], [0, 0, 40, 32]], [3, 1], True)
+    with HostWaits() as waits:
+        SemanticTargets(num_classes=6, num_things=5, source="instances").paint(instances)
+    assert not waits.places
 
 
 def test_a_selection_that_ends_early_reads_no_score():
