@@ -1,5 +1,5 @@
-// What a box reads of a map along one axis. The samples are those of torchvision's roi_align. The legend is in
-// pyramid_roi_align.h.
+// What a box reads of a map along one axis. The samples are those of torchvision's roi_align. The legend is
+// in pyramid_roi_align.h.
 #pragma once
 
 #include <c10/macros/Macros.h>
@@ -73,8 +73,7 @@ struct Samples {
     // Positions descend where the box is reversed.
     const T first = position(first_bin, 0), last = position(last_bin, count - 1);
     const int low = nearest_pixel(first < last ? first : last) + window * Line<T>::kWindow;
-    const int length =
-        min(min(nearest_pixel(first < last ? last : first) + 2, size) - low, Line<T>::kWindow);
+    const int length = min(min(nearest_pixel(first < last ? last : first) + 2, size) - low, Line<T>::kWindow);
     for (int i = 0; i < length; ++i) {
       line.pixels[i].weight = T(0);
     }

@@ -294,8 +294,7 @@ bool have_vectors(const Maps& maps, int64_t channels) {
 template <typename data_t>
 dim3 make_grid(const Call<data_t>& call) {
   constexpr int64_t most = 65535;
-  TORCH_CHECK(
-      call.rois <= 2147483647, "pyramid_roi_align: too many boxes for one launch: ", call.rois);
+  TORCH_CHECK(call.rois <= 2147483647, "pyramid_roi_align: too many boxes for one launch: ", call.rois);
   const int64_t tiles = int64_t(call.tiles_down) * call.tiles_across;
   return dim3(call.rois, std::min(call.groups, most), std::min(tiles, most));
 }
@@ -338,8 +337,9 @@ void forward_cuda(const Settings& settings, const ForwardTensors& tensors) {
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, tensors.output.scalar_type(), "pyramid_roi_align", [&] {
         constexpr int kMost = kVectorBytes / sizeof(at::opmath_type<scalar_t>);
-        have_vectors(tensors.maps, kMost) ? launch_forward<scalar_t, kMost>(settings, tensors)
-                                          : launch_forward<scalar_t, 1>(settings, tensors);
+        const bool at_once = have_vectors(tensors.maps, kMost);
+        at_once ? launch_forward<scalar_t, kMost>(settings, tensors)
+                : launch_forward<scalar_t, 1>(settings, tensors);
       });
 }
 
@@ -352,9 +352,9 @@ void backward_cuda(const Settings& settings, const BackwardTensors& tensors) {
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, tensors.grad.scalar_type(), "pyramid_roi_align_backward", [&] {
         constexpr int kMost = kVectorBytes / sizeof(at::opmath_type<scalar_t>);
-        !ordered && have_vectors(tensors.map_grads, kMost)
-            ? launch_backward<scalar_t, kMost>(settings, tensors, ordered)
-            : launch_backward<scalar_t, 1>(settings, tensors, ordered);
+        const bool at_once = !ordered && have_vectors(tensors.map_grads, kMost);
+        at_once ? launch_backward<scalar_t, kMost>(settings, tensors, ordered)
+                : launch_backward<scalar_t, 1>(settings, tensors, ordered);
       });
 }
 
