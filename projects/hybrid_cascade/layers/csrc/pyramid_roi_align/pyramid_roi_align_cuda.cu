@@ -49,11 +49,6 @@ struct alignas(kChannels * sizeof(data_t)) Vector {
   data_t channels[kChannels];
 };
 
-template <typename T>
-C10_DEVICE void add_to(Vector<T, 1>* pixel, const T* sums) {
-  atomicAdd(pixel->channels, sums[0]);
-}
-
 template <typename T, int kChannels>
 C10_DEVICE void add_to(Vector<T, kChannels>* pixel, const T* sums) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && CUDART_VERSION >= 12040
@@ -89,7 +84,9 @@ struct Tile {
       const int64_t first = ((plane + channel) * call.rows + first_row) * call.columns + first_column;
       const int memory = (channel % kChannels * kLanes + channel / kChannels) * kCells;
       for (int cell = threadIdx.x; cell < rows * columns; cell += kLanes) {
-        visit(memory + cell, first + cell / columns * call.columns + cell % columns);
+        // Where a tile has whole rows, its cells are neighbours in the output, too.
+        const int offset = columns == call.columns ? cell : cell / columns * call.columns + cell % columns;
+        visit(memory + cell, first + offset);
       }
     }
   }
