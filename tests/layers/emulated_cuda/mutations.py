@@ -54,7 +54,7 @@ CHECKS = {
         "position > T(size - 1) ? size - 1 : ": "",
         "reach < T(size) ? static_cast<int>(reach) : size": "static_cast<int>(reach)",
         " + T(3)": "",
-        ", size) - low": ", size + 1) - low",
+        " + 2 - low": " + 1 - low",
         ", Line<T>::kWindow);": ", Line<T>::kWindow + 1);",
         "at < T(-1) || ": "",
         " || at > T(size)": "",

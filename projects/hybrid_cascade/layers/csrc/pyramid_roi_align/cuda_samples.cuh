@@ -73,7 +73,8 @@ struct Samples {
     // Positions descend where the box is reversed.
     const T first = position(first_bin, 0), last = position(last_bin, count - 1);
     const int low = nearest_pixel(first < last ? first : last) + window * Line<T>::kWindow;
-    const int length = min(min(nearest_pixel(first < last ? last : first) + 2, size) - low, Line<T>::kWindow);
+    // The pixel after the last one may lie outside of the map. It then has no weight.
+    const int length = min(nearest_pixel(first < last ? last : first) + 2 - low, Line<T>::kWindow);
     for (int i = 0; i < length; ++i) {
       line.pixels[i].weight = T(0);
     }
