@@ -83,9 +83,10 @@ def test_a_selection_that_ends_early_reads_no_score():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.skipif("cuda" not in compiled_devices, reason=compiled_reason)
-def test_one_image_waits_at_most_24_times_on_a_gpu(tiny_config, inputs):
-    # None of them in the stages and the masks: copying the image 1, the RPN 7, the selection of
-    # boxes 8, the postprocessing 6, and 2 to spare.
+def test_one_image_waits_at_most_36_times_on_a_gpu(tiny_config, inputs):
+    # None of them in the stages and the masks. Copying the image 1, the anchors of 5 levels 10, the
+    # RPN's boxes 3, the selection 4, NMS twice 6, the results 5; the others to spare, since it was
+    # counted without a GPU.
     model = instantiate(tiny_config("htc_toy")).cuda().eval()
     image = {key: value for key, value in inputs[0].items() if key != "instances"}
     with torch.no_grad():
@@ -98,4 +99,4 @@ def test_one_image_waits_at_most_24_times_on_a_gpu(tiny_config, inputs):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waits = [w for w in caught if "synchroniz" in str(w.message)]
-    assert 0 < len(waits) <= 24, [f"{w.filename}:{w.lineno}" for w in waits]
+    assert 0 < len(waits) <= 36, [f"{w.filename}:{w.lineno}" for w in waits]
