@@ -283,9 +283,11 @@ def test_the_backward_operator_refuses_what_would_be_read_out_of_bounds():
 
 
 @pytest.mark.parametrize("index", [-1.0, 2.0, float("nan")])
-def test_the_backward_operator_checks_the_image_of_a_box_itself(index):
+def test_the_operators_check_the_image_of_a_box_themselves(index):
     boxes = torch.tensor([[index, 0, 0, 9, 9]], dtype=torch.float64)
     grad, levels = torch.ones(1, 3, 2, 2, dtype=torch.float64), torch.zeros(1, 1).long()
+    with pytest.raises((IndexError, RuntimeError), match="image index"):
+        pyramid_roi_align(make_maps(), boxes, levels, SCALES, (2, 2))
     with pytest.raises((IndexError, RuntimeError), match="image index"):
         torch.ops.hybrid_cascade.pyramid_roi_align_backward(
             grad, boxes, levels, 2, [20, 10, 10], [28, 14, 14], SCALES, *pooling_of(2, 2)

@@ -5,19 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpu
 import pytest
 import torch
+from model_inputs import read_images
 
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """The module."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import gpu
-
-    return gpu
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
@@ -33,7 +26,7 @@ def test_without_a_gpu_it_says_so_in_a_sentence_and_fails():
     assert lines == ["There is no GPU that this PyTorch can use."]
 
 
-def test_a_dry_run_names_files_that_exist_and_takes_ten_minutes_at_most(gpu):
+def test_a_dry_run_names_files_that_exist_and_takes_ten_minutes_at_most():
     steps = gpu.make_steps(["a.jpg"], "a.json", Path("output"))
     assert 600 <= sum(step.limit for step in steps) <= 720  # a step rarely takes all that it may
     files = [x for step in steps for x in step.command if x.endswith(".py") and "/" in x]
@@ -43,7 +36,7 @@ def test_a_dry_run_names_files_that_exist_and_takes_ten_minutes_at_most(gpu):
     assert [line.split(" ")[0] for line in result.stdout.splitlines()] == ["build", "memcheck"]
 
 
-def test_a_step_that_fails_or_hangs_stops_no_other_and_is_recorded(gpu, tmp_path, capsys):
+def test_a_step_that_fails_or_hangs_stops_no_other_and_is_recorded(tmp_path, capsys):
     def step(name, code, limit=60.0):
         return gpu.Step(name, limit, [sys.executable, "-c", code])
 
@@ -65,9 +58,7 @@ def test_a_step_that_fails_or_hangs_stops_no_other_and_is_recorded(gpu, tmp_path
     assert gpu.run_all(steps[-1:], 0.0, tmp_path) == 1  # no time was left
 
 
-def test_it_draws_images_that_the_benchmark_of_models_can_read(gpu, tmp_path):
+def test_it_draws_images_that_the_benchmark_of_models_can_read(tmp_path):
     images, annotations = gpu.draw_images(tmp_path / "scenes", number=2)
-    from model_inputs import read_images
-
     read = read_images(images, 200, annotations)
     assert len(read) == 2 and all(len(x["boxes"]) > 0 for x in read)
