@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,8 +111,9 @@ def in_place_of_cpu_kernels() -> Iterator[None]:
     """Let the operators run the emulated CUDA kernels on tensors on the CPU."""
     library = torch.library.Library("hybrid_cascade", "IMPL")
     try:
-        for name in OPERATORS:
-            for operator in (name, f"{name}_backward"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*previously registered kernel")
+            for operator in (f"{name}{end}" for name in OPERATORS for end in ("", "_backward")):
                 kernel = getattr(torch.ops.emulated_cuda, operator).default
                 library.impl(operator, kernel, "CPU", allow_override=True)
         yield
