@@ -43,12 +43,16 @@ class Worker:
     def load(self, images: str, batch: int, training: bool) -> dict:
         """Load the images of a file; answer their "number" of batches."""
         images = torch.load(images, weights_only=True)
+        self.prepare_for(training)
+        self.batches = [images[i : i + batch] for i in range(0, len(images), batch)]
+        return {"number": len(self.batches)}
+
+    def prepare_for(self, training: bool) -> None:
+        """Set the mode of the model, and make an optimizer if it trains."""
         model = self.detector.model.train(training)
         if training:
             trained = [p for p in model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.SGD(trained, momentum=0.9, weight_decay=1e-4)
-        self.batches = [images[i : i + batch] for i in range(0, len(images), batch)]
-        return {"number": len(self.batches)}
 
     def make_weights(self, path: str) -> dict:
         """Draw weights under which every layer matters for the first batch, and save them."""
@@ -63,12 +67,12 @@ class Worker:
 
     def seconds(self, index: int) -> dict:
         """Answer the "seconds" of a batch."""
-        return {"seconds": seconds_of(self._prepare(index, Parts()), self.device)}
+        return {"seconds": seconds_of(self.prepare(index, Parts()), self.device)}
 
     def parts(self, index: int) -> dict:
         """Answer the "seconds" of each part of a batch."""
         parts = Parts(self.device)
-        return {"seconds": parts.measure(self._prepare(index, parts))}
+        return {"seconds": parts.measure(self.prepare(index, parts))}
 
     def mask_rois(self, index: int) -> dict:
         """Answer the "number" of RoIs for which a batch's masks are computed."""
@@ -78,7 +82,7 @@ class Worker:
             for name, module in self.detector.model.named_modules()
             if "mask_head" in name and name.endswith(("deconv", "upsample"))
         ]
-        self._prepare(index, Parts())()
+        self.prepare(index, Parts())()
         for hook in hooks:
             hook.remove()
         return {"number": sum(rois)}
@@ -97,7 +101,7 @@ class Worker:
         status = Path("/proc/self/status").read_text().split()
         return {"bytes": 1024 * int(status[status.index("VmHWM:") + 1])}
 
-    def _prepare(self, index: int, parts: Parts):
+    def prepare(self, index: int, parts: Parts):
         """Return the function to time for a batch, with its inputs ready and its parts watched."""
         detector = self.detector
         inputs = copy.deepcopy(detector.inputs(self.batches[index]))

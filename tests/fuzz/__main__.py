@@ -13,6 +13,8 @@ from functools import partial
 
 from tqdm import tqdm
 
+from tests.layers import emulated_cuda
+
 from .case import BAD, GOOD, KINDS, make_case, run
 
 
@@ -26,6 +28,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     parser.add_argument("--verbose", action="store_true", help="print every message")
     args = parser.parse_args()
+    if "cuda_operators" in args.kinds:
+        emulated_cuda.build()  # not within the time of a case
     failed = False
     decided = Counter()
     print("| input | " + " | ".join(GOOD + BAD) + " |\n" + "|---" * (1 + len(GOOD + BAD)) + "|")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-KINDS = ("datasets", "configs", "checkpoints", "operators")
+KINDS = ("datasets", "configs", "checkpoints", "operators", "cuda_operators")
 SECONDS = 60  # after which a case counts as a hang
 CANARY = "executed"  # the file in the case's folder that code hidden in an input would write
 

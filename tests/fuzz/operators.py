@@ -59,6 +59,12 @@ def make_case(random: random.Random) -> Case:
     return random.choice(makers)(random)
 
 
+def make_compiled_case(random: random.Random) -> Case:
+    """Return a case of an operator that has CUDA kernels, and is compiled."""
+    makers = [_roi_warp, _pyramid_roi_align, _compiled_roi_warp, _compiled_pyramid_roi_align]
+    return random.choice(makers)(random)
+
+
 def _case(
     name: str,
     function: Callable,
@@ -182,8 +188,9 @@ def _roi_warp(random: random.Random) -> Case:
 
 
 def _pyramid(random: random.Random) -> dict:
+    channels = random.choice([3, 4])  # the latter are read at once on CUDA
     return {
-        "maps": [torch.rand(2, 3, 8, 9), torch.rand(2, 3, 4, 5)],
+        "maps": [torch.rand(2, channels, 8, 9), torch.rand(2, channels, 4, 5)],
         "boxes": _rois(random),
         "levels": torch.tensor([[0, 1], [1, -1], [0, 7]]),
         "scales": [0.5, 0.25],
@@ -200,7 +207,7 @@ def _pyramid_roi_align(random: random.Random) -> Case:
     faults += [("scales", [0.5], "scales"), ("scales", [], "scales")]
     ratios = (2**31, 2**40, [0], [0, 2**40], [0, 0.5])
     faults += [("sampling_ratio", value, "sampling_ratio") for value in ratios]
-    faults += [("maps", value, "maps") for value in ([], maps[:1] + [torch.rand(2, 4, 4, 5)])]
+    faults += [("maps", value, "maps") for value in ([], maps[:1] + [torch.rand(2, 5, 4, 5)])]
     faults += [("maps", [maps[0], TENSOR_FAULTS[f][0](maps[1])], "maps") for f in TENSOR_FAULTS]
     faults += [("boxes", _wrong_image(random, arguments["boxes"]), "image index")]
     odd = [("boxes", _with_odd_value(random, arguments["boxes"], 1))]

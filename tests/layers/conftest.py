@@ -1,7 +1,6 @@
 """RoI warp in its implementations."""
 
 import sys
-import warnings
 
 import pytest
 
@@ -20,10 +19,8 @@ def emulation():
 @pytest.fixture
 def emulated_cuda_kernels(emulation):
     """Let operators run the emulated CUDA kernels on tensors on the CPU."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?s).*previously registered kernel")
-        with emulation():
-            yield
+    with emulation():
+        yield
 
 
 @pytest.fixture(params=["compiled", "emulated_cuda"])

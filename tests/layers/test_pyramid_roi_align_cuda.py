@@ -31,19 +31,22 @@ def pool(device, dtype, size=(7, 7), channels=70, **options):
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 @pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("size", [(3, 5), (14, 14), (30, 40)])
-def test_float64_is_the_same_as_on_the_cpu(size, aligned, sampling_ratio):
+@pytest.mark.parametrize("channels", [35, 70, 256])  # one or several of them a lane
+@pytest.mark.parametrize("size", [(3, 5), (14, 14), (30, 60)])
+def test_float64_is_the_same_as_on_the_cpu(size, channels, aligned, sampling_ratio):
     options = {"sampling_ratio": sampling_ratio, "aligned": aligned}
     options["pooled_sizes"] = twice_the_last(*size)
-    expected = pool("cpu", torch.float64, size, **options)
-    torch.testing.assert_close(pool("cuda", torch.float64, size, **options), expected)
+    expected = pool("cpu", torch.float64, size, channels, **options)
+    torch.testing.assert_close(pool("cuda", torch.float64, size, channels, **options), expected)
 
 
+@pytest.mark.parametrize("channels", [70, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_lower_precision_only_rounds(dtype):
+def test_lower_precision_only_rounds(dtype, channels):
     eps = torch.finfo(dtype).eps
     tolerance = {"rtol": 4 * eps, "atol": 8 * eps + 1e-4}
-    torch.testing.assert_close(pool("cuda", dtype), pool("cpu", dtype), **tolerance)
+    expected = pool("cpu", dtype, channels=channels)
+    torch.testing.assert_close(pool("cuda", dtype, channels=channels), expected, **tolerance)
 
 
 def test_deterministic_algorithms_are_repeatable():

@@ -9,11 +9,7 @@ import warnings
 
 import torch
 from detectron2.layers import ROIAlign
-from detectron2.modeling.poolers import (
-    ROIPooler,
-    assign_boxes_to_levels,
-    convert_boxes_to_pooler_format,
-)
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -86,7 +82,7 @@ class FusedROIPooler(nn.Module):
 
     def _pool_at_once(self, x: list[Tensor], box_lists: list[Boxes], arguments: dict) -> Tensor:
         pooler = self.pooler
-        boxes = convert_boxes_to_pooler_format(box_lists)
+        boxes = boxes_of_batch(box_lists)
         if len(pooler.level_poolers) == 1:
             levels = torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
         else:
@@ -127,6 +123,14 @@ class FusedROIPooler(nn.Module):
             "aligned": [align.aligned for align in aligns],
             "pooled_sizes": [align.output_size for align in aligns],
         }
+
+
+def boxes_of_batch(box_lists: list[Boxes]) -> Tensor:
+    """Return the boxes of all images, (R, 5), in rows of (image index, x1, y1, x2, y2).
+
+    Unlike Detectron2's `convert_boxes_to_pooler_format`, it does not wait for a GPU.
+    """
+    return torch.cat([F.pad(b.tensor, (1, 0), value=i) for i, b in enumerate(box_lists)])
 
 
 def _average(x: Tensor, rows: int, columns: int) -> Tensor:
@@ -198,7 +202,7 @@ class ROIWarpPooler(nn.Module):
             raise ValueError(f"{len(box_lists)} lists of boxes for {x[0].shape[0]} images")
         if len(box_lists) == 0:
             return self.level_poolers[0](x[0], x[0].new_empty(0, 5))
-        boxes = convert_boxes_to_pooler_format(box_lists)
+        boxes = boxes_of_batch(box_lists)
         if len(x) == 1:
             return self.level_poolers[0](x[0], boxes)
         levels = assign_boxes_to_levels(

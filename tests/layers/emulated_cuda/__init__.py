@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,13 @@ from torch.utils.cpp_extension import include_paths, library_paths
 from torch.utils.file_baton import FileBaton
 
 HERE = Path(__file__).parent
-SOURCES_KEY = "EMULATED_CUDA_SOURCES"  # an environment variable: a folder other than this one
+# Environment variables: a folder of sources other than CSRC, and further flags for the compiler.
+SOURCES_KEY, FLAGS_KEY = "EMULATED_CUDA_SOURCES", "EMULATED_CUDA_FLAGS"
 CSRC = HERE.parents[2] / "projects" / "hybrid_cascade" / "layers" / "csrc"
 CSRC = Path(os.environ.get(SOURCES_KEY, CSRC))
 BUILD = CSRC.parent / "build" if SOURCES_KEY in os.environ else HERE.parents[2] / "build"
 BUILD = BUILD / "emulated_cuda"
-OPERATORS = ("roi_warp", "pyramid_roi_align")
+OPERATORS = tuple(sorted({path.parent.name for path in CSRC.glob("*/*.cu")}))
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 TRANSLATIONS = {
     # The most blocks along y and z: here so few that a block has to take several tiles.
@@ -39,14 +41,22 @@ TRANSLATIONS = {
 
 
 def load() -> None:
-    """Load the operators `emulated_cuda::*`; compile them first if the sources are new.
+    """Load the operators `emulated_cuda::*`; build them first if the sources are new."""
+    torch.ops.load_library(build())
+
+
+def build() -> Path:
+    """Return the library of the operators; compile it first if the sources are new.
 
     Raises:
+        FileNotFoundError: if there is no compiler.
         subprocess.CalledProcessError: if the compiler fails; it says why.
     """
+    if COMPILER is None:
+        raise FileNotFoundError("there is no C++ compiler (g++, or what CXX names)")
     sources = {path: translate(path.read_text()) for path in sorted(CSRC.rglob("*.cu"))}
     everything = [*CSRC.rglob("*.*"), *HERE.rglob("*.h")]
-    digest = hashlib.sha256(torch.__version__.encode())
+    digest = hashlib.sha256(f"{torch.__version__} {os.environ.get(FLAGS_KEY)}".encode())
     for path in sorted(p for p in everything if p.is_file()):
         digest.update(path.read_bytes())
     library = BUILD / f"{digest.hexdigest()[:16]}.so"
@@ -60,7 +70,7 @@ def load() -> None:
             baton.release()
     else:
         baton.wait()  # another process compiles it
-    torch.ops.load_library(library)
+    return library
 
 
 def translate(source: str) -> str:
@@ -82,6 +92,7 @@ def _compile(sources: dict[Path, str], library: Path) -> None:
     names = {"hybrid_cascade": "emulated_cuda"}
     names |= {f"{step}_cpu": f"{step}_cuda" for step in ("forward", "backward")}
     command = [COMPILER, "-shared", "-fPIC", "-std=c++20", "-O1", "-w"]
+    command += os.environ.get(FLAGS_KEY, "").split()
     command += [f"-D{old}={new}" for old, new in names.items()]
     command += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
     command += [f"-I{HERE / 'include'}", *(f"-I{CSRC / name}" for name in OPERATORS)]
@@ -89,7 +100,9 @@ def _compile(sources: dict[Path, str], library: Path) -> None:
     command += [str(unit), *(f"-L{path}" for path in library_paths())]
     part = library.with_suffix(".part")
     command += ["-lc10", "-ltorch", "-ltorch_cpu", "-o", str(part)]
-    subprocess.run(command, check=True)
+    # What is preloaded, a sanitizer, is for the tests, not for the compiler.
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    subprocess.run(command, check=True, env=environment)
     part.rename(library)
 
 
@@ -98,8 +111,9 @@ def in_place_of_cpu_kernels() -> Iterator[None]:
     """Let the operators run the emulated CUDA kernels on tensors on the CPU."""
     library = torch.library.Library("hybrid_cascade", "IMPL")
     try:
-        for name in OPERATORS:
-            for operator in (name, f"{name}_backward"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*previously registered kernel")
+            for operator in (f"{name}{end}" for name in OPERATORS for end in ("", "_backward")):
                 kernel = getattr(torch.ops.emulated_cuda, operator).default
                 library.impl(operator, kernel, "CPU", allow_override=True)
         yield

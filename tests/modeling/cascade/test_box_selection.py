@@ -57,6 +57,16 @@ def test_the_result_is_detectron2s_from_fewer_candidates(agnostic, nms_thresh, n
     assert len(found) == 10 and number_tried == [1099]
 
 
+def test_the_score_threshold_holds_and_nms_runs_once_where_few_are_above_it(number_tried):
+    boxes, scores = candidates()
+    threshold = float(scores[:, :-1].flatten().topk(300).values[-1])
+    for topk in (10, 300):  # as many as asked for, and fewer
+        number_tried.clear()
+        found = assert_same_as_detectron2(boxes, scores, threshold, 0.1, topk)
+        assert found.scores.min() > threshold and number_tried == [299]
+    assert len(found) < 299
+
+
 def test_where_the_best_candidates_suppress_one_another_all_are_tried(number_tried):
     boxes, scores = candidates()
     best = scores[:, 0].topk(1200).indices

@@ -48,13 +48,13 @@ def nms_ending_early(
     candidates = scores[:, :-1].flatten()
     enough = max(CANDIDATES_PER_BOX * topk, MIN_CANDIDATES)
     if not torch.jit.is_tracing() and topk > 0 and enough < candidates.numel():
-        score_of_last = candidates.topk(enough).values[-1].item()
-        if score_of_last > score_thresh:
-            instances, _ = fast_rcnn_inference_single_image(
-                boxes, scores, image_size, score_of_last, nms_thresh, topk
-            )
-            if len(instances) == topk:
-                return instances
+        score_of_last = candidates.topk(enough).values[-1]
+        # A threshold on the device, since reading it here would wait for a GPU.
+        instances, _ = fast_rcnn_inference_single_image(
+            boxes, scores, image_size, score_of_last.clamp(min=score_thresh), nms_thresh, topk
+        )
+        if len(instances) == topk or score_of_last <= score_thresh:  # those were all candidates
+            return instances
     instances, _ = fast_rcnn_inference_single_image(
         boxes, scores, image_size, score_thresh, nms_thresh, topk
     )

@@ -19,6 +19,7 @@ from detectron2.modeling.roi_heads import (
 )
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
+from torchvision.ops import clip_boxes_to_image
 
 from ...layers.soft_nms import METHODS as SOFT_NMS_METHODS
 from ..poolers import FusedROIPooler
@@ -302,6 +303,16 @@ class HTCROIHeads(CascadeInference, CascadeTraining, CascadeROIHeads):
             class_boxes = predictor.predict_boxes(predictions, proposals)
             boxes = self._move(class_boxes, predictions[0], proposals)
             yield BoxStage(predictor, predictions, proposals, boxes, class_boxes)
+
+    def _create_proposals_from_boxes(self, boxes, image_sizes):
+        if self.training or torch.jit.is_tracing():
+            return super()._create_proposals_from_boxes(boxes, image_sizes)
+        # Detectron2 asserts that boxes are finite, which waits for a GPU at each stage. Those that
+        # are not are no detections: the selection leaves them out.
+        return [
+            Instances(size, proposal_boxes=Boxes(clip_boxes_to_image(b.detach(), size)))
+            for b, size in zip(boxes, image_sizes, strict=True)
+        ]
 
     def _move(
         self,

@@ -165,6 +165,9 @@ class SemanticTargets:
             is_painted = instances.gt_has_mask
             target[masks[~is_painted].any(dim=0)] = self.ignore_value
             masks, labels = masks[is_painted], labels[is_painted]
-        for i in masks.flatten(1).sum(1).argsort(descending=True):
-            target = torch.where(masks[i], labels[i], target)
+        order = masks.flatten(1).sum(1).argsort(descending=True)  # stays on the device
+        for mask, label in zip(
+            masks[order], labels[order], strict=True
+        ):  # without a wait for a GPU
+            target = torch.where(mask, label, target)
         return target
