@@ -70,6 +70,7 @@ def test_auto_is_bfloat16_where_the_processor_has_it(
     assert count(prepare_inference(cfg, model), Float32Layer) == int(expected)
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_auto_is_float32_on_a_gpu(processor):
     processor(True)
     cfg = load(LAZY, "auto")
