@@ -59,14 +59,12 @@ class ModelProcess:
         else:
             is_htc = name == "htc" or name in VARIANTS
             config = HTC_CONFIG if is_htc else {"cascade": CASCADE_CONFIG}.get(name, name)
-            # What makes our HTC compute what MMDetection's does, but for the masks of all stages.
-            settings = shlex.split(MMDET.lazy_settings) if is_htc else []
+            # What makes our HTC compute what MMDetection's does, but for the masks of all stages, about
+            # which is what the text after the semicolon says.
+            settings = shlex.split(MMDET.lazy_settings.partition(";")[0]) if is_htc else []
             model |= {
                 "config": str(ROOT / config),
-                "settings": [
-                    *(x for x in settings if "average_masks" not in x),
-                    *VARIANTS.get(name, []),
-                ],
+                "settings": [*settings, *VARIANTS.get(name, [])],
                 "one_mask_head": name == "cascade",
             }
         arguments = {"threads": args.threads, "amp": args.amp, **model}
