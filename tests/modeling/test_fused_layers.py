@@ -49,7 +49,7 @@ def test_a_model_in_training_mode_is_fused_with_its_running_statistics():
     model = nn.Sequential(make_conv("BN")).train()
     x = torch.randn(2, 4, 9, 9)
     fused = fuse_layers(model)
-    assert model.training and model[0].norm.training
+    assert model.training and model[0].norm.training and not fused.training
     assert model[0].norm.num_batches_tracked == 0
     torch.testing.assert_close(fused(x), model.eval()(x), rtol=1e-4, atol=1e-5)
 
