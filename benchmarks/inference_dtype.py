@@ -5,10 +5,9 @@
         --images a.jpg b.jpg
 
 evaluates the toy HTC with `train_net.py --eval-only` in float32 without joined layers, with them,
-and in bfloat16. Weights trained on photographs can't be had everywhere, so there an R50 HTC with
-random weights under which every layer matters (model_weights.py) sees the same boxes in both types:
-those that it detects in float32. Compared are, for these, the probabilities of the classes, the
-boxes of the last stage, and the pixels of the masks. Prints Markdown tables; writes
+and in bfloat16. On photographs, with the same weights, the boxes that it detects in float32 are
+given to all: compared are, for these, the probabilities of the classes, the boxes of the last
+stage, and the pixels of the masks. Prints Markdown tables; writes
 benchmarks/results/inference_dtype.json.
 """
 
@@ -21,13 +20,13 @@ from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Instances
 from detectron2_model import Detectron2Model
 from model_inputs import read_images
-from model_process import HTC_CONFIG
 from record import RESULTS, ROOT, write_record
-from train_net_run import format_aps, run_train_net
+from train_net_run import format_aps, quick_start_config, run_train_net
 
 from hybrid_cascade.engine import inference_autocast, load_config, prepare_inference
 from hybrid_cascade.modeling.inference_steps import extract_features
 
+CONFIG = quick_start_config("htc_toy")
 WAYS = {
     "float32": ["train.inference.fuse_layers=False"],
     "float32, joined layers": ["train.inference.fuse_layers=True"],
@@ -48,13 +47,12 @@ def outputs_for(model: torch.nn.Module, inputs: list[dict], found: Instances) ->
 
 
 @torch.no_grad()
-def compare_on_image(image: dict) -> dict[str, dict[str, float]]:
+def compare_on_image(image: dict, weights: str) -> dict[str, dict[str, float]]:
     """Return, for each way but the first, how far its results are from those of the first."""
-    first = Detectron2Model.of_config(str(ROOT / HTC_CONFIG), [])
-    first.standardize_weights([image])
+    first = Detectron2Model.of_config(CONFIG, ["train.device=cpu"], weights)
     inputs, results, found = first.inputs([image]), {}, None
     for name, overrides in WAYS.items():
-        config = load_config(str(ROOT / HTC_CONFIG), [*overrides, "train.device=cpu"])
+        config = load_config(CONFIG, [*overrides, "train.device=cpu"])
         model = prepare_inference(config, first.model)
         with inference_autocast(config):
             if found is None:
@@ -81,7 +79,7 @@ def main() -> None:
     )
     parser.add_argument("--weights", type=Path, required=True, help="of the toy HTC")
     parser.add_argument("--images", nargs="+", required=True, help="photographs")
-    parser.add_argument("--short-edge", type=int, default=800, help="of the images, in pixels")
+    parser.add_argument("--short-edge", type=int, default=400, help="of the images, in pixels")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "inference_dtype")
     args = parser.parse_args()
     rows = {
@@ -98,7 +96,10 @@ def main() -> None:
     print("| | box AP | mask AP |\n|---|---|---|")
     for name, row in rows.items():
         print(f"| {name} | {format_aps([row])} |")
-    images = [compare_on_image(image) for image in read_images(args.images, args.short_edge)]
+    images = [
+        compare_on_image(image, str(args.weights))
+        for image in read_images(args.images, args.short_edge)
+    ]
     means = {
         name: {key: sum(i[name][key] for i in images) / len(images) for key in of_first}
         for name, of_first in images[0].items()

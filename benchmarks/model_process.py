@@ -59,8 +59,8 @@ class ModelProcess:
         else:
             is_htc = name == "htc" or name in VARIANTS
             config = HTC_CONFIG if is_htc else {"cascade": CASCADE_CONFIG}.get(name, name)
-            # What makes our HTC compute what MMDetection's does, but for the masks of all stages. The
-            # text after the semicolon is about these.
+            # What makes our HTC compute what MMDetection's does, but for the masks of all stages.
+            # The text after the semicolon is about these.
             settings = shlex.split(MMDET.lazy_settings.partition(";")[0]) if is_htc else []
             model |= {
                 "config": str(ROOT / config),

@@ -70,8 +70,6 @@ class OneDNNLinear(nn.Linear):
             torch.backends.mkldnn.is_available()
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
-            and x.dim() == 2
-            and x.numel() > 0
             and not torch.is_grad_enabled()  # the operator has no gradient
             and not torch.is_autocast_enabled("cpu")
         ):
