@@ -47,6 +47,10 @@ def test_layers_before_compute_in_16_bits_and_results_are_float32(
         [output] = model([make_image()])
     assert inside and seen[torch.float32] <= inside
     assert len(seen[torch.bfloat16]) > 10 and not seen[torch.bfloat16] & inside
+    names = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, Float32Layer)}
+    assert (
+        names >= {"objectness_logits", "anchor_deltas", "cls_score", "bbox_pred"} or "ssd" in name
+    )
     found = output["instances"]
     assert all(x.dtype == torch.float32 for x in tensors_of(found).values())
 
