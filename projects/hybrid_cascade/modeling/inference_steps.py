@@ -117,7 +117,7 @@ def resize_semantic_logits(
         output_sizes: (H, W) of each image.
     """
     logits = F.interpolate(
-        logits.float(), size=images.tensor.shape[-2:], mode="bilinear", align_corners=False
+        logits, size=images.tensor.shape[-2:], mode="bilinear", align_corners=False
     )
     for logit, image_size, (height, width) in zip(
         logits, images.image_sizes, output_sizes, strict=True
