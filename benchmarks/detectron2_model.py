@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from standardized_weights import standardize_weights
 from timing import BACKBONE, BOXES, MASKS, PASTE, RPN, SEMANTIC, Parts
@@ -17,9 +19,15 @@ class Detectron2Model:
         model: a `GeneralizedRCNN`.
     """
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, model: torch.nn.Module, config: object = None):
+        """
+        Args:
+            model: a `GeneralizedRCNN`.
+            config: of a model of this project.
+        """
         self.model = model
-        self.roi_heads = model.roi_heads
+        self.config = config
+        self.autocast = contextlib.nullcontext()
 
     @classmethod
     def of_config(
@@ -49,7 +57,7 @@ class Detectron2Model:
         model = build_model(config)
         if weights:
             load_weights(model, weights)
-        return cls(model)
+        return cls(model, config)
 
     @classmethod
     def detectron2_cascade(cls, weights: str, device: str) -> Detectron2Model:
@@ -74,6 +82,18 @@ class Detectron2Model:
     def standardize_weights(self, images: list[dict]) -> None:
         """Draw weights under which every layer matters for these images."""
         standardize_weights(self.model, lambda: self.model(self.inputs(images)))
+
+    @property
+    def roi_heads(self) -> torch.nn.Module:
+        return self.model.roi_heads
+
+    def prepare_inference(self) -> None:
+        """Let a model of this project infer as its config says; it can't be trained then."""
+        if self.config is not None:
+            from hybrid_cascade.engine import inference_autocast, prepare_inference
+
+            self.model = prepare_inference(self.config, self.model)
+            self.autocast = inference_autocast(self.config)
 
     def save(self, path: str) -> None:
         """Write a checkpoint."""
@@ -101,7 +121,8 @@ class Detectron2Model:
 
     def detect(self, inputs: list[dict]) -> list:
         """Return the instances of each image, at its original size."""
-        return [output["instances"] for output in self.model(inputs)]
+        with self.autocast:
+            return [output["instances"] for output in self.model(inputs)]
 
     def losses(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch, by name."""

@@ -46,6 +46,9 @@ class MMDetModel:
     def standardize_weights(self, images: list[dict]) -> None:
         standardize_weights(self.model, lambda: self.detect(self.inputs(images[:1])))
 
+    def prepare_inference(self) -> None:
+        """Nothing: MMDetection infers as it is."""
+
     def save(self, path: str) -> None:
         meta = {"mmdet_version": mmdet.__version__}
         save_checkpoint({"meta": meta, "state_dict": self.model.state_dict()}, path)

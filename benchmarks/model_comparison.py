@@ -9,8 +9,14 @@ import torch
 from model_process import ModelProcess
 from timing import interleaved, medians
 
-RATIOS = [("htc", "mmdet_htc"), ("htc", "detectron2_cascade"), ("cascade", "detectron2_cascade")]
-SAME_DETECTIONS = [("htc", "mmdet_htc"), ("cascade", "detectron2_cascade")]
+RATIOS = [
+    *(("htc", "mmdet_htc"), ("htc", "detectron2_cascade"), ("cascade", "detectron2_cascade")),
+    *(("htc", "htc_unfused"), ("htc_bfloat16", "htc"), ("htc_bfloat16", "mmdet_htc")),
+]
+SAME_DETECTIONS = [
+    *(("htc", "mmdet_htc"), ("cascade", "detectron2_cascade")),
+    *(("htc", "htc_unfused"), ("htc_bfloat16", "htc")),
+]
 PARTS_ROUNDS = 3
 
 
@@ -44,6 +50,8 @@ def compare(
     ]
     number = loaded[0]["number"]
     if not training:
+        for process in processes.values():
+            process.ask("prepare_inference")
         for quantity in ("proposals", "detections", "stages"):
             for process in processes.values():
                 if value := getattr(args, quantity):

@@ -19,9 +19,16 @@ HTC_CONFIG = "configs/htc/htc_r50_fpn_1x.py"
 CASCADE_CONFIG = "configs/cascade_mask_rcnn/cascade_mask_rcnn_r50_fpn_1x.py"
 TITLES = {
     "htc": "HTC, ours",
+    "htc_unfused": "HTC, ours, layers not joined",
+    "htc_bfloat16": "HTC, ours, bfloat16",
     "mmdet_htc": "HTC, MMDetection",
     "cascade": "Cascade Mask R-CNN, ours",
     "detectron2_cascade": "Cascade Mask R-CNN, Detectron2",
+}
+# Ways in which our HTC infers: overrides of its config.
+VARIANTS = {
+    "htc_unfused": ["train.inference.fuse_layers=False"],
+    "htc_bfloat16": ["train.inference.dtype=bfloat16"],
 }
 
 
@@ -50,12 +57,14 @@ class ModelProcess:
         elif name == "detectron2_cascade":
             model["kind"] = "detectron2"
         else:
-            config = {"htc": HTC_CONFIG, "cascade": CASCADE_CONFIG}.get(name, name)
+            is_htc = name == "htc" or name in VARIANTS
+            config = HTC_CONFIG if is_htc else {"cascade": CASCADE_CONFIG}.get(name, name)
             # What makes our HTC compute what MMDetection's does, but for the masks of all stages.
-            settings = shlex.split(MMDET.lazy_settings) if name == "htc" else []
+            # The text after the semicolon is about these.
+            settings = shlex.split(MMDET.lazy_settings.partition(";")[0]) if is_htc else []
             model |= {
                 "config": str(ROOT / config),
-                "settings": [x for x in settings if "average_masks" not in x],
+                "settings": [*settings, *VARIANTS.get(name, [])],
                 "one_mask_head": name == "cascade",
             }
         arguments = {"threads": args.threads, "amp": args.amp, **model}

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from model_process import HTC_CONFIG, TITLES, ModelProcess
+from model_process import HTC_CONFIG, TITLES, VARIANTS, ModelProcess
 from record import ROOT
 
 
@@ -34,6 +34,7 @@ def make_weights(
     if source == "mmdet_htc":
         weights["htc"] = folder / "htc.pth"
         convert_from_mmdet(weights[source], weights["htc"])
+    weights |= dict.fromkeys(VARIANTS, weights["htc"])
     htc = torch.load(weights["htc"], weights_only=True)["model"]
     not_of_cascade = (
         "semantic_branch.",

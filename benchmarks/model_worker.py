@@ -60,6 +60,11 @@ class Worker:
         self.detector.save(path)
         return {}
 
+    def prepare_inference(self) -> dict:
+        """Make our models ready for inference, as their configs say."""
+        self.detector.prepare_inference()
+        return {}
+
     def set(self, quantity: str, value: int) -> dict:
         """Set the number of "proposals", "detections" or "stages"."""
         getattr(self.detector, f"set_{quantity}")(value)

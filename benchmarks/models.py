@@ -6,13 +6,15 @@
     python benchmarks/models.py --images ... --device cuda --amp --batch 1 4   # not run so far
     python benchmarks/models.py --images ... --tasks inference --proposals 300 --output output
 
-Prints Markdown tables with ratios; writes benchmarks/results/models_<device>.json and .png. Without
+Prints Markdown tables with ratios; writes benchmarks/results/models_<device>.json and .png, with
+the processor's name if the device is a CPU. Without
 --mmdet-python (the Python of an environment with MMDetection 3.3.0, mmcv 2.x and mmengine)
 MMDetection is left out.
 
 Models:
 
-- htc: our HTC, ResNet-50-FPN as all of these.
+- htc: our HTC, ResNet-50-FPN as all of these. Ours infer as the config says, with joined layers.
+- htc_unfused, htc_bfloat16: the same without joined layers, and in bfloat16. Inference only.
 - mmdet_htc: MMDetection's published HTC. It runs three mask branches and keeps the last one's
   masks; ours are the average of the three. All else is set to be the same.
 - cascade: our Cascade Mask R-CNN with one mask branch (mask_stages="last"), as Detectron2's.
@@ -43,10 +45,10 @@ from pathlib import Path
 import torch
 from model_comparison import compare
 from model_inputs import read_images
-from model_process import TITLES
+from model_process import TITLES, VARIANTS
 from model_report import draw_bars, print_tables
 from model_weights import make_weights
-from record import RESULTS, ROOT, write_record
+from record import RESULTS, ROOT, file_name, write_record
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,7 +96,8 @@ def main() -> None:
     options = {k: v for k, v in vars(args).items() if k not in ("mmdet_python", "output")}
     options["images"] = [Path(i).name for i in args.images]
     options["annotations"] = bool(args.annotations)
-    path = args.output / f"models_{args.device}{'_amp' if args.amp else ''}.json"
+    name = file_name("models", args.device) + ("_amp" if args.amp else "")
+    path = args.output / f"{name}.json"
     reports = {}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -109,7 +112,8 @@ def main() -> None:
             short_edge, batch = args.train_short_edge, args.train_batch
             torch.save(read_images(args.images, short_edge, args.annotations), annotated)
             heading = f"A step of training, {short_edge} px, batch {batch}"
-            reports[heading] = compare(args.models, weights, annotated, batch, True, args)
+            trained = [name for name in args.models if name not in VARIANTS]
+            reports[heading] = compare(trained, weights, annotated, batch, True, args)
             print_tables(heading, reports[heading], "step")
     draw_bars(reports, path.with_suffix(".png"))
     write_record(path, {"options": options, "tasks": reports}, args.device)

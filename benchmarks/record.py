@@ -36,6 +36,19 @@ def write_record(path: Path, figures: dict, device: str = "cpu") -> None:
     print(f"wrote {path}")
 
 
+def file_name(title: str, device: str) -> str:
+    """Return the name of a record without its ending: a title, the device and, of a CPU, its name.
+
+    Args:
+        title: such as "models".
+        device: "cpu" or "cuda".
+    """
+    if device != "cpu":
+        return f"{title}_{device}"
+    name = re.sub(r"\(\w+\)|processor|cpu", "", machine_name(device), flags=re.IGNORECASE)
+    return "_".join([title, device, *re.findall(r"[a-z0-9]+", name.lower())])
+
+
 def machine_name(device: str) -> str:
     """Return the name of the GPU, or of the processor."""
     cpuinfo = Path("/proc/cpuinfo")

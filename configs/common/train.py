@@ -9,6 +9,7 @@ train.num_panels = 6
 train.report = dict(enabled=True, images=24, stage_images=100)
 train.evaluate_sem_seg = False
 train.channels_last = None  # None: True on CPUs, False on GPUs
+train.inference = dict(dtype="float32", fuse_layers=True)  # or "bfloat16", "auto"
 train.test_time = dict(checkpoints=[], short_sides=[], max_size=1333, flip=False)
 train.check_images = "headers"  # or "decode": read all pixels before the first iteration
 train.data_faults = "stop"  # or "warn": faults in annotations and images

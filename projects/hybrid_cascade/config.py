@@ -145,6 +145,11 @@ def add_hybrid_cascade_config(cfg: CfgNode) -> None:
     cfg.WANDB.PROJECT = ""
     cfg.WANDB.NAME = ""
 
+    # Of inference and evaluation: "float32", "bfloat16" or "auto" (bfloat16 on CPUs that have
+    # instructions for it); whether norms are folded into convolutions, and other layers joined
+    cfg.TEST.INFERENCE = CfgNode()
+    cfg.TEST.INFERENCE.DTYPE = "float32"
+    cfg.TEST.INFERENCE.FUSE_LAYERS = True
     # With --eval-only: more models, which detect together with that of MODEL.WEIGHTS. Each is a
     # file of weights of this config, or a list of a config file, its weights and any overrides.
     # TEST.AUG gives the views of each image.

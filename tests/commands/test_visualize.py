@@ -21,7 +21,7 @@ class FakeDetector(torch.nn.Module):
 
     def forward(self, batched_inputs):
         self.inputs.extend(batched_inputs)
-        assert not self.training
+        assert not self.training and torch.is_autocast_enabled("cpu")
         found = Instances((batched_inputs[0]["height"], batched_inputs[0]["width"]))
         found.pred_boxes = Boxes(torch.tensor([[10.0, 10, 20, 20]]))
         found.scores, found.pred_classes = torch.tensor([0.4]), torch.tensor([0])
@@ -33,7 +33,9 @@ def detector(monkeypatch):
     model = FakeDetector()
     fakes = {
         "load_config": lambda path, opts: find_config(path) and setattr(model, "opts", opts),
-        "build_model": lambda cfg: model,
+        "build_model": lambda cfg: torch.nn.Identity(),
+        "prepare_inference": lambda cfg, built: model.eval(),
+        "inference_autocast": lambda cfg: torch.autocast("cpu", torch.bfloat16),
         "load_weights": lambda model, path: {},
         "test_dataset_names": lambda cfg: ["coco_2017_val"],
         "test_augmentations": lambda cfg: ([transforms.Resize((32, 64))], "RGB"),

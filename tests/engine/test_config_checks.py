@@ -40,6 +40,8 @@ def yaml():
         ("train.max_iter", "SOLVER.MAX_ITER", 0),
         ("train.log_period", None, 0),
         ("train.channels_last", "MODEL.CHANNELS_LAST", "maybe"),
+        ("train.inference.dtype", "TEST.INFERENCE.DTYPE", "float16"),
+        ("train.inference.fuse_layers", "TEST.INFERENCE.FUSE_LAYERS", "maybe"),
         ("train.num_panels", "TEST.NUM_PANELS", "abc"),
         ("train.report.enabled", "TEST.REPORT.ENABLED", "maybe"),
         ("train.report.images", "TEST.REPORT.IMAGES", -1),

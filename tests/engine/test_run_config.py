@@ -22,6 +22,8 @@ VALUES = [
     ("report_stage_images", "train.report.stage_images", "TEST.REPORT.STAGE_IMAGES", 7),
     ("evaluates_sem_seg", "train.evaluate_sem_seg", "TEST.EVALUATE_SEM_SEG", True),
     ("channels_last", "train.channels_last", "MODEL.CHANNELS_LAST", True),
+    ("inference_dtype", "train.inference.dtype", "TEST.INFERENCE.DTYPE", "auto"),
+    ("fuses_layers", "train.inference.fuse_layers", "TEST.INFERENCE.FUSE_LAYERS", False),
     ("freeze", "train.freeze", "SOLVER.FREEZE", ["backbone", "roi_heads"]),
     ("losses", "train.losses", "SOLVER.LOSSES", ["loss_rpn_*"]),
 ]

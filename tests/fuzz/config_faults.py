@@ -21,6 +21,8 @@ FAULTS: list[tuple[str | None, str | None, list[str]]] = [
     ("train.device", "MODEL.DEVICE", ["gpu", "3", "cuda:x"]),
     ("train.num_panels", "TEST.NUM_PANELS", NOT_NEGATIVE),
     ("train.channels_last", "MODEL.CHANNELS_LAST", SWITCH),
+    ("train.inference.dtype", "TEST.INFERENCE.DTYPE", NAMED),
+    ("train.inference.fuse_layers", "TEST.INFERENCE.FUSE_LAYERS", SWITCH),
     ("train.evaluate_sem_seg", "TEST.EVALUATE_SEM_SEG", SWITCH),
     ("train.amp.enabled", "SOLVER.AMP.ENABLED", SWITCH),
     ("train.clip_gradients.clip_value", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", [*REAL, "0.0"]),

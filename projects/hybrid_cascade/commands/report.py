@@ -32,8 +32,10 @@ from ..engine import (
     build_model,
     evaluate,
     harmless_warnings_ignored,
+    inference_autocast,
     load_config,
     load_weights,
+    prepare_inference,
     with_test_time_options,
     write_run_report,
 )
@@ -144,12 +146,13 @@ def _report_of_model(args: argparse.Namespace) -> None:
             raise ValueError(f"The dataset {name!r} has no json_file; give --annotations")
         # Of a run, the curves of its training lie beside its weights.
         metrics_json = os.path.join(os.path.dirname(args.weights), "metrics.json")
-        write_run_report(
-            run_config,
-            model,
-            name,
-            results,
-            args.output,
-            metrics_json=metrics_json,
-            sources=sources,
-        )
+        with inference_autocast(run_config.cfg):
+            write_run_report(
+                run_config,
+                prepare_inference(run_config.cfg, model),
+                name,
+                results,
+                args.output,
+                metrics_json=metrics_json,
+                sources=sources,
+            )

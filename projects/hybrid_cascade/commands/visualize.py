@@ -21,8 +21,10 @@ from tqdm import tqdm
 from ..engine import (
     build_model,
     harmless_warnings_ignored,
+    inference_autocast,
     load_config,
     load_weights,
+    prepare_inference,
     test_augmentations,
     test_dataset_names,
 )
@@ -62,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
     model = build_model(cfg)
     trained_with = load_weights(model, args.weights)
-    model.eval()
+    model = prepare_inference(cfg, model.eval())
     if args.dataset:
         metadata = MetadataCatalog.get(args.dataset)
     else:
@@ -77,7 +79,10 @@ def main(argv: list[str] | None = None) -> int:
             tqdm.write(f"cannot read image, skipped: {path}", file=sys.stderr)
             continue
         batched_input = as_model_input(InputImage(str(path), image), *preparation)
-        panel = draw_cascade_panel(model, batched_input, metadata, score_thresh=args.score_thresh)
+        with inference_autocast(cfg):
+            panel = draw_cascade_panel(
+                model, batched_input, metadata, score_thresh=args.score_thresh
+            )
         Image.fromarray(panel).save(args.output / f"{path.stem}_cascade.png")
         drawn += 1
     return 0 if drawn else 2

@@ -5,6 +5,7 @@ from .checkpointer import FittingCheckpointer, load_weights
 from .config_files import load_config
 from .config_names import find_config
 from .evaluation import draw_results, evaluate
+from .inference_model import inference_autocast, prepare_inference
 from .inference_options import with_test_time_options
 from .launch import argument_parser, launch
 from .quiet import harmless_warnings_ignored
@@ -34,10 +35,12 @@ __all__ = [
     "evaluate",
     "find_config",
     "harmless_warnings_ignored",
+    "inference_autocast",
     "launch",
     "load_config",
     "load_weights",
     "output_dir",
+    "prepare_inference",
     "test_augmentations",
     "test_dataset_names",
     "with_test_time_options",

@@ -54,6 +54,9 @@ TRAIN_DEFAULTS = {
     "evaluate_sem_seg": False,
     # Memory format of the convolutions. None: channels-last on CPUs.
     "channels_last": None,
+    # Of inference and evaluation: "float32", "bfloat16" or "auto" (bfloat16 on CPUs that have
+    # instructions for it); whether norms are folded into convolutions, and other layers joined.
+    "inference": {"dtype": "float32", "fuse_layers": True},
     # What is looked at of image files before a training or evaluation: "headers" or "decode".
     "check_images": "headers",
     # Faults in annotations and images: "stop" or "warn".

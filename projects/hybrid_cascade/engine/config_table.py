@@ -68,6 +68,12 @@ TABLE: list[tuple[str | None, str | None, Rule]] = [
     ("train.report.stage_images", "TEST.REPORT.STAGE_IMAGES", whole(0)),
     ("train.evaluate_sem_seg", "TEST.EVALUATE_SEM_SEG", SWITCH),
     ("train.channels_last", "MODEL.CHANNELS_LAST", SWITCH | NONE),
+    (
+        "train.inference.dtype",
+        "TEST.INFERENCE.DTYPE",
+        one_of("float32", "bfloat16", "auto"),
+    ),
+    ("train.inference.fuse_layers", "TEST.INFERENCE.FUSE_LAYERS", SWITCH),
     ("train.freeze", "SOLVER.FREEZE", list_of(NAME)),
     ("train.losses", "SOLVER.LOSSES", list_of(NAME)),
     ("train.check_images", "DATALOADER.CHECK_IMAGES", one_of("headers", "decode")),

@@ -37,6 +37,7 @@ from ..visualization import draw_cascade_panel, plot_precision_recall
 from ..visualization.precision_recall import draw_precision_recall
 from .config_checks import check_proposal_files, check_test_datasets
 from .data_checks import check_annotation_files, check_test_data
+from .inference_model import inference_autocast, prepare_inference
 from .run_config import RunConfig, as_run_config
 from .run_report import write_run_report
 
@@ -81,9 +82,16 @@ def evaluate(
         )
     check_evaluation(cfg, model)
     results = {}
+    model = prepare_inference(cfg, model)
+
+    @inference_autocast(cfg)
+    def detect(batched_inputs: list[dict]) -> list[dict]:
+        return model(batched_inputs)
+
     for name, loader in run_config.build_test_loaders():
         evaluators = _build_evaluators(run_config, name)
-        results[name] = inference_on_dataset(model, loader, evaluators)
+        with inference_context(model):
+            results[name] = inference_on_dataset(detect, loader, evaluators)
         if comm.is_main_process():
             logger.info("Metrics on %s:", name)
             print_csv_format(results[name])
@@ -175,12 +183,14 @@ def draw_results(cfg: DictConfig | CfgNode, model: nn.Module) -> None:
     """
     run_config = as_run_config(cfg)
     names = run_config.test_dataset_names
+    model = prepare_inference(cfg, model)
     for name in names:
         prefix = "" if len(names) == 1 else f"{name}_"
         _draw_precision_recall(run_config, name, prefix)
-        _draw_panels(run_config, model, name, prefix)
-        if run_config.writes_report:
-            _write_report(run_config, model, name, prefix)
+        with inference_autocast(cfg):
+            _draw_panels(run_config, model, name, prefix)
+            if run_config.writes_report:
+                _write_report(run_config, model, name, prefix)
     logger.info("Curves and panels saved to %s", run_config.output_dir)
 
 

@@ -3,6 +3,8 @@
 from .backbones import HRFPN, SSDVGG16, VGG16, ZF, SeparateBackbones, TimmBackbone
 from .cascade import HTCROIHeads
 from .ensembles import RCNNEnsemble, RCNNWithTestTimeAugmentation, VotingEnsemble
+from .float32_layers import Float32Layer, with_float32_outputs
+from .fused_layers import OneDNNLinear, fuse_layers
 from .mnc import (
     ImageMasks,
     MNCMaskHead,
@@ -26,6 +28,7 @@ from .ssd import SSD, DefaultBoxes
 
 __all__ = [
     "DefaultBoxes",
+    "Float32Layer",
     "FusedROIPooler",
     "HRFPN",
     "HTCROIHeads",
@@ -33,6 +36,7 @@ __all__ = [
     "MNCMaskHead",
     "MNCOutputLayers",
     "MNCROIHeads",
+    "OneDNNLinear",
     "RCNNEnsemble",
     "RCNNWithTestTimeAugmentation",
     "ROIWarpPooler",
@@ -52,5 +56,7 @@ __all__ = [
     "ZF",
     "build_semantic_branch",
     "check_semantic_features",
+    "fuse_layers",
     "merge_instances_and_stuff",
+    "with_float32_outputs",
 ]

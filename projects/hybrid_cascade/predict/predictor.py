@@ -21,8 +21,10 @@ from omegaconf import DictConfig
 from ..engine import (
     as_run_config,
     build_model,
+    inference_autocast,
     load_config,
     load_weights,
+    prepare_inference,
     with_test_time_options,
 )
 from ..visualization.class_colors import thing_name
@@ -38,7 +40,8 @@ class Predictor:
     trained so.
 
     Attributes:
-        model: in eval mode.
+        model: in eval mode. Its layers are joined, and it computes in 16 bits within autocast, if
+            the config says so (`engine.prepare_inference`).
         metadata: with the names of the classes, `thing_classes`, as far as they are known.
     """
 
@@ -80,7 +83,10 @@ class Predictor:
         model = build_model(run_config.cfg)
         path = os.fspath(weights) if weights else run_config.initial_weights
         trained_with = load_weights(model, path)
-        self.model = with_test_time_options(run_config.cfg, model)
+        self.model = prepare_inference(
+            run_config.cfg, with_test_time_options(run_config.cfg, model)
+        )
+        self._cfg = run_config.cfg
         # Of ROI heads, or of a detector without them.
         self._num_classes = getattr(model, "roi_heads", model).num_classes
         if class_names is not None:
@@ -117,7 +123,8 @@ class Predictor:
     @torch.no_grad()
     def predict(self, batch: Sequence[InputImage]) -> list[Result]:
         """Return what is found in the images of a batch."""
-        outputs = self.model([as_model_input(x, *self._preparation) for x in batch])
+        with inference_autocast(self._cfg):
+            outputs = self.model([as_model_input(x, *self._preparation) for x in batch])
         results = []
         for x, output in zip(batch, outputs, strict=True):
             instances = output["instances"].to("cpu")

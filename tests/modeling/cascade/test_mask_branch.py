@@ -10,6 +10,7 @@ from hybrid_cascade.modeling.cascade.mask_branch import (
     add_mean_masks,
     class_mask_logits,
     mask_features,
+    mask_logits,
 )
 
 from .toy_heads import (
@@ -186,3 +187,42 @@ def test_masks_are_averaged_over_the_heads():
     expected = of_classes[range(3), [2, 0, 1]].sigmoid() / 2 + of_one[:, 0].sigmoid() / 2
     assert [i.pred_masks.shape for i in instances] == [(1, 1, 4, 4), (2, 1, 4, 4)]
     torch.testing.assert_close(torch.cat([i.pred_masks[:, 0] for i in instances]), expected)
+
+
+def upsampling_head(classes=CLASSES):
+    shape = ShapeSpec(channels=6, height=4, width=4)
+    head = MaskRCNNConvUpsampleHead(shape, num_classes=classes, conv_dims=[6, 7])
+    for layer in (head.deconv, head.predictor):
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    return head
+
+
+@pytest.mark.parametrize("classes", [1, CLASSES])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_pixels_one_after_another_are_those_of_the_deconvolution(classes, memory_format):
+    head, of_rois = upsampling_head(classes), CLASSES_OF_ROIS % classes
+    x = roi_features().detach().float().contiguous(memory_format=memory_format)
+    deconvolved = []
+    [expected] = mask_logits([head], [], x, of_rois, [0])  # with gradients: the layers themselves
+    with torch.no_grad():
+        [logits] = mask_logits([head], [], x, of_rois, [0])
+        head.deconv.register_forward_hook(lambda *args: deconvolved.append(args))
+        [of_hooked] = mask_logits([head], [], x, of_rois, [0])
+    assert logits.shape == (5, 1, 8, 8) and len(deconvolved) == 1
+    for found in (logits, of_hooked):
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_no_map_of_the_size_of_the_masks_is_computed_at_inference(monkeypatch):
+    head = upsampling_head()
+    monkeypatch.setattr(head.deconv, "forward", lambda x: pytest.fail("called"))
+    with torch.no_grad():
+        mask_logits([head], [], roi_features().detach().float(), CLASSES_OF_ROIS % CLASSES, [0])
+
+
+@torch.no_grad()
+def test_masks_of_16_bit_logits_are_float32():
+    instances = [Instances((8, 8), pred_classes=torch.zeros(2, dtype=torch.int64))]
+    add_mean_masks([torch.randn(2, 1, 4, 4).bfloat16()] * 3, instances)
+    assert instances[0].pred_masks.dtype == torch.float32

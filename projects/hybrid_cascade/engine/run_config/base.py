@@ -123,6 +123,21 @@ class RunConfig(ABC):
         return self._value("channels_last")
 
     @property
+    def device_type(self) -> str:
+        """Return "cpu" or "cuda", without the number of a GPU."""
+        return self._value("device").partition(":")[0]
+
+    @property
+    def inference_dtype(self) -> str:
+        """Return in which type models infer: "float32", "bfloat16" or "auto"."""
+        return self._value("inference_dtype")
+
+    @property
+    def fuses_layers(self) -> bool:
+        """Tell whether layers are joined for inference."""
+        return self._value("fuses_layers")
+
+    @property
     def decodes_images(self) -> bool:
         """Tell whether all pixels are read before a training or evaluation, to find bad files."""
         return self._value("check_images") == "decode"

@@ -42,6 +42,8 @@ class LazyRunConfig(RunConfig):
         "report_stage_images": "train.report.stage_images",
         "evaluates_sem_seg": "train.evaluate_sem_seg",
         "channels_last": "train.channels_last",
+        "inference_dtype": "train.inference.dtype",
+        "fuses_layers": "train.inference.fuse_layers",
         "check_images": "train.check_images",
         "data_faults": "train.data_faults",
         "max_unreadable_images": "train.max_unreadable_images",

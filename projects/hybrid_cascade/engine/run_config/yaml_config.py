@@ -38,6 +38,8 @@ class YamlRunConfig(RunConfig):
         "report_stage_images": "TEST.REPORT.STAGE_IMAGES",
         "evaluates_sem_seg": "TEST.EVALUATE_SEM_SEG",
         "channels_last": "MODEL.CHANNELS_LAST",
+        "inference_dtype": "TEST.INFERENCE.DTYPE",
+        "fuses_layers": "TEST.INFERENCE.FUSE_LAYERS",
         "check_images": "DATALOADER.CHECK_IMAGES",
         "data_faults": "DATALOADER.DATA_FAULTS",
         "max_unreadable_images": "DATALOADER.MAX_UNREADABLE_IMAGES",

@@ -20,18 +20,18 @@ struct MapBlock {
 
 // Adds to `cells` (H * W, kBlock). `row` has room for (pixels, kBlock): a row of cells, summed along y only.
 // With `kFull` the block has all its channels, and the compiler knows how long the loops over them are.
-template <bool kFull, typename T>
+template <bool kFull, typename T, typename Pixel>
 INLINED void add_cells(
-    const MapBlock<const T>& map, const Plan<T>& plan, T* __restrict row, T* __restrict cells) {
+    const MapBlock<const Pixel>& map, const Plan<T>& plan, T* __restrict row, T* __restrict cells) {
   const int channels = kFull ? kBlock : map.channels;
   for (size_t cell_row = 0; cell_row + 1 < plan.y.begin.size(); ++cell_row) {
     for (size_t p = 0; p < plan.pixels.size(); ++p) {
       T sum[kBlock] = {};
       for (size_t j = plan.y.begin[cell_row]; j < plan.y.begin[cell_row + 1]; ++j) {
         const T weight = plan.y.weights[j].weight;
-        const T* pixel = map.data + (plan.y.weights[j].at * map.width + plan.pixels[p]) * map.stride;
+        const Pixel* pixel = map.data + (plan.y.weights[j].at * map.width + plan.pixels[p]) * map.stride;
         for (int c = 0; c < channels; ++c) {
-          sum[c] += weight * pixel[c];
+          sum[c] += weight * static_cast<T>(pixel[c]);
         }
       }
       std::copy_n(sum, kBlock, row + p * kBlock);
@@ -83,18 +83,23 @@ INLINED void add_to_map(
 }
 
 // target_clones does not apply to templates, hence one function for each type.
-#define INSTANTIATE(T)                                                                                       \
-  VECTORISED void run_forward(const MapBlock<const T>& map, const Plan<T>& plan, T* row, T* cells) {         \
+#define INSTANTIATE_FORWARD(T, Pixel)                                                                        \
+  VECTORISED void run_forward(const MapBlock<const Pixel>& map, const Plan<T>& plan, T* row, T* cells) {     \
     map.channels == kBlock ? add_cells<true>(map, plan, row, cells)                                          \
                            : add_cells<false>(map, plan, row, cells);                                        \
-  }                                                                                                          \
+  }
+#define INSTANTIATE_BACKWARD(T)                                                                              \
   VECTORISED void run_backward(const MapBlock<T>& map, const Plan<T>& plan, T* row, const T* cells) {        \
     map.channels == kBlock ? add_to_map<true>(map, plan, row, cells)                                         \
                            : add_to_map<false>(map, plan, row, cells);                                       \
   }
-INSTANTIATE(float)
-INSTANTIATE(double)
-#undef INSTANTIATE
+INSTANTIATE_FORWARD(float, float)
+INSTANTIATE_FORWARD(double, double)
+INSTANTIATE_FORWARD(float, at::BFloat16)
+INSTANTIATE_BACKWARD(float)
+INSTANTIATE_BACKWARD(double)
+#undef INSTANTIATE_FORWARD
+#undef INSTANTIATE_BACKWARD
 
 // Returns the block of channels of an image that starts at channel `first`.
 template <typename T>
@@ -112,11 +117,12 @@ int64_t most_pixels(const Maps& maps) {
   return most;
 }
 
-template <typename T>
+// Sums are T, and the maps and the output Pixel.
+template <typename T, typename Pixel = T>
 void forward(const Settings& settings, const ForwardTensors& tensors) {
   const Maps& maps = tensors.maps;
   const auto plans = make_plans<T>(settings, maps, tensors.boxes, tensors.levels);
-  T* output = tensors.output.mutable_data_ptr<T>();
+  Pixel* output = tensors.output.mutable_data_ptr<Pixel>();
   const int64_t channels = maps[0].size(1), cells = settings.rows * settings.columns;
   at::parallel_for(0, plans.size(), 1, [&](int64_t begin, int64_t end) {
     std::vector<T> row(most_pixels(maps) * kBlock), block(cells * kBlock);
@@ -126,7 +132,7 @@ void forward(const Settings& settings, const ForwardTensors& tensors) {
         for (const Plan<T>& plan : plans[roi]) {
           const at::Tensor& map = maps[plan.map];
           run_forward(
-              block_of(map, map.const_data_ptr<T>(), plan.image, first), plan, row.data(), block.data());
+              block_of(map, map.const_data_ptr<Pixel>(), plan.image, first), plan, row.data(), block.data());
         }
         from_block(
             block.data(),
@@ -174,8 +180,11 @@ void backward(const Settings& settings, const BackwardTensors& tensors) {
 
 } // namespace
 
-// 16-bit features are turned into float32 first.
+// Of bfloat16, pixels become float32 as they are read, and of float16 before.
 void forward_cpu(const Settings& settings, const ForwardTensors& tensors) {
+  if (tensors.output.scalar_type() == at::kBFloat16) {
+    return forward<float, at::BFloat16>(settings, tensors);
+  }
   const at::ScalarType type = tensors.boxes.scalar_type();
   if (tensors.output.scalar_type() != type) {
     ForwardTensors wide{{}, tensors.boxes, tensors.levels, tensors.output.to(type)};
