@@ -25,8 +25,8 @@ def build_model(cfg: DictConfig | CfgNode) -> nn.Module:
     run_config = as_run_config(cfg)
     model = run_config.build_model()
     if hasattr(model, "roi_heads"):
+        check_semantic_features(model)  # it says what to do where the semantic branch is missing
         _check_features(model)
-        check_semantic_features(model)
     if run_config.evaluates_sem_seg:
         _return_sem_seg(model)
     channels_last = run_config.channels_last
