@@ -11,7 +11,7 @@ is called again. Several of them share the jobs; on a CPU, two with one thread e
 one with two. `time` measures an iteration of each row that was trained here, the rows in turn, on a
 quiet machine. `table` prints what the records that are there say, and draws docs/images/study.png.
 
-study_rows.py has the rows, study_job.py a job, and docs/study.md what was found.
+study_rows.py has the rows, and study_job.py a job.
 """
 
 import argparse

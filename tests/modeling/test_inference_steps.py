@@ -1,4 +1,5 @@
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hybrid_cascade.modeling.inference_steps import (
     propose,
     resize_semantic_logits,
 )
+from hybrid_cascade.modeling.semantic.context_head import INTERPOLATION_OF_SAMPLING
 
 HEADS = ["htc_toy", "mask_rcnn_toy", "CascadeROIHeads", "Res5ROIHeads"]
 
@@ -109,9 +111,38 @@ def test_semantic_logits_are_resized_without_the_padding():
     logits = torch.zeros(2, 2, 8, 8)
     logits[0, 0, :4, :6] = 1
     logits[0, 1], logits[1, 1] = 1 - logits[0, 0], 1
-    first, second = resize_semantic_logits(logits, batch, [(8, 12), (5, 5)])
+    branch = SimpleNamespace(label_sampling="center")
+    first, second = resize_semantic_logits(branch, logits, batch, [(8, 12), (5, 5)])
     assert first.shape == (2, 8, 12) and (first.argmax(dim=0) == 0).all()
     assert second.shape == (2, 5, 5) and (second.argmax(dim=0) == 1).all()
+
+
+@pytest.mark.parametrize("label_sampling", INTERPOLATION_OF_SAMPLING)
+def test_edges_are_where_they_are_in_the_labels_that_the_branch_learned(label_sampling):
+    """Of logits that say the label of each cell, whose stride is 8."""
+    height, width, errors = 64, 96, []
+    batch = ImageList(torch.zeros(1, 3, height, width), [(height, width)])
+    branch = SimpleNamespace(label_sampling=label_sampling)
+    for edge in range(8, 56):
+        labels = torch.zeros(1, 1, height, width)
+        labels[..., edge:, edge:] = 1
+        mode = INTERPOLATION_OF_SAMPLING[label_sampling]
+        cells = torch.nn.functional.interpolate(labels, size=(height // 8, width // 8), mode=mode)
+        logits = torch.cat([1 - cells, cells], dim=1)
+        [resized] = resize_semantic_logits(branch, logits, batch, [(height, width)])
+        assert resized.shape == (2, height, width)
+        found = resized[1] > resized[0]
+        errors.append([found[-1].int().argmax() - edge, found[:, -1].int().argmax() - edge])
+    assert torch.tensor(errors).float().mean(dim=0).abs().max() <= 1
+
+
+@pytest.mark.parametrize("label_sampling", INTERPOLATION_OF_SAMPLING)
+@pytest.mark.parametrize("cells", [(1, 1), (3, 5)])
+def test_logits_of_maps_of_any_size_are_resized(label_sampling, cells):
+    batch = ImageList(torch.zeros(1, 3, 20, 33), [(20, 33)])
+    branch = SimpleNamespace(label_sampling=label_sampling)
+    [resized] = resize_semantic_logits(branch, torch.rand(1, 4, *cells), batch, [(20, 33)])
+    assert resized.shape == (4, 20, 33) and resized.isfinite().all()
 
 
 def views_of(model):

@@ -107,19 +107,37 @@ def predict_masks(
 
 
 def resize_semantic_logits(
-    logits: torch.Tensor, images: ImageList, output_sizes: Sequence[tuple[int, int]]
+    branch: nn.Module | None,
+    logits: torch.Tensor,
+    images: ImageList,
+    output_sizes: Sequence[tuple[int, int]],
 ) -> Iterator[torch.Tensor]:
     """Yield the semantic logits of each image, (K, H, W), without padding, at its output size.
 
     Args:
+        branch: the semantic branch, if there is one. Its logits are those of the pixels whose
+            labels it learned: the centers of its cells, or with `label_sampling="corner"` their
+            upper left pixels.
         logits: (N, K, h, w), see `extract_features`.
         images: the padded batch.
         output_sizes: (H, W) of each image.
     """
-    logits = F.interpolate(
-        logits, size=images.tensor.shape[-2:], mode="bilinear", align_corners=False
-    )
+    size = images.tensor.shape[-2:]
+    if getattr(branch, "label_sampling", "center") == "corner":
+        logits = _spread_from_corners(logits, size)
+    else:
+        logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     for logit, image_size, (height, width) in zip(
         logits, images.image_sizes, output_sizes, strict=True
     ):
         yield sem_seg_postprocess(logit, image_size, height, width)
+
+
+def _spread_from_corners(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize (N, K, h, w), where cell (y, x) is of pixel (y, x) times the stride, to (H, W)."""
+    strides = [-(-pixels // cells) for pixels, cells in zip(size, logits.shape[-2:], strict=True)]
+    # From the first cell's pixel to the last one's. Those below and right of it are like it.
+    inner = [(n - 1) * stride + 1 for n, stride in zip(logits.shape[-2:], strides, strict=True)]
+    logits = F.interpolate(logits, size=inner, mode="bilinear", align_corners=True)
+    logits = F.pad(logits, (0, strides[1] - 1, 0, strides[0] - 1), mode="replicate")
+    return logits[..., : size[0], : size[1]]

@@ -79,7 +79,8 @@ def detect_after_stages(
         of_stages.append(detector_postprocess(instances, *size))
     if logits is None:
         return of_stages, None
-    [logits] = resize_semantic_logits(logits, images, [size])
+    branch = getattr(model, "semantic_branch", None)  # Detectron2's PanopticFPN has none
+    [logits] = resize_semantic_logits(branch, logits, images, [size])
     return of_stages, logits.argmax(dim=0)
 
 

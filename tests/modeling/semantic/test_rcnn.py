@@ -82,7 +82,8 @@ def test_panoptic_output_without_detections_is_the_stuff_of_each_image_without_p
     def sky_and_grass(branch, args, outputs):
         features, logits, losses = outputs
         logits = torch.zeros_like(logits)
-        logits[:, 5, :, :6] = logits[:, 6, :, 6:] = 1  # 6 cells are 48 pixels
+        # Cells are of pixels 0, 8, ..., 40 and 48, ..., as `label_sampling="corner"` has it.
+        logits[:, 5, :, :6] = logits[:, 6, :, 6:] = 1
         return features, logits, losses
 
     model.semantic_branch.register_forward_hook(sky_and_grass)
@@ -93,7 +94,7 @@ def test_panoptic_output_without_detections_is_the_stuff_of_each_image_without_p
     with torch.no_grad():
         outputs = model.eval()(without_ground_truth(inputs))
     # The second image is returned at half its size.
-    for output, border, size in zip(outputs, (48, 24), ((97, 131), (64, 48)), strict=True):
+    for output, border, size in zip(outputs, (44, 22), ((97, 131), (64, 48)), strict=True):
         assert output.keys() == {"instances", "panoptic_seg"} and len(output["instances"]) == 0
         panoptic, segments = output["panoptic_seg"]
         assert [(s["id"], s["category_id"]) for s in segments] == [(1, 5), (2, 6)]

@@ -178,7 +178,7 @@ class SemanticRCNN(GeneralizedRCNN):
         outputs = self._postprocess(results, batched_inputs, images.image_sizes)
         if self.output_sem_seg or self.output_panoptic_seg:
             sizes = [output["instances"].image_size for output in outputs]
-            sem_segs = resize_semantic_logits(logits, images, sizes)
+            sem_segs = resize_semantic_logits(self.semantic_branch, logits, images, sizes)
             for output, sem_seg in zip(outputs, sem_segs, strict=True):
                 if self.output_sem_seg:
                     output["sem_seg"] = sem_seg
