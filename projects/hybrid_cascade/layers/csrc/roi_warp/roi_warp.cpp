@@ -118,7 +118,9 @@ TwoTensors operator_forward(
   return {output, argmax};
 }
 
-template <Backward backward>
+// `kSumsChannelsLast`: the kernels sum the gradients of the features channels last, so that a gradient of that
+// layout needs no copy. Features that are channels last get one.
+template <Backward backward, bool kSumsChannelsLast>
 TwoTensors operator_backward(
     const at::Tensor& grad,
     const at::Tensor& input,
@@ -146,9 +148,7 @@ TwoTensors operator_backward(
   const at::Tensor exact_boxes = compute_boxes(input, boxes);
   at::Tensor input_grad, sums;
   if (needs_input_grad) {
-    // The CUDA kernels sum the gradients channels last, which saves a copy of them if the features are too.
-    constexpr bool is_cuda = backward == backward_cuda;
-    const bool channels_last = is_cuda && input.is_contiguous(at::MemoryFormat::ChannelsLast);
+    const bool channels_last = kSumsChannelsLast && input.is_contiguous(at::MemoryFormat::ChannelsLast);
     input_grad = at::empty(
         input.sizes(),
         input.options(),
@@ -201,13 +201,13 @@ TORCH_LIBRARY_IMPL(hybrid_cascade, AutocastCUDA, library) {
 
 TORCH_LIBRARY_IMPL(hybrid_cascade, CPU, library) {
   library.impl("roi_warp", operator_forward<forward_cpu>);
-  library.impl("roi_warp_backward", operator_backward<backward_cpu>);
+  library.impl("roi_warp_backward", operator_backward<backward_cpu, false>);
 }
 
 #ifdef WITH_CUDA
 TORCH_LIBRARY_IMPL(hybrid_cascade, CUDA, library) {
   library.impl("roi_warp", operator_forward<forward_cuda>);
-  library.impl("roi_warp_backward", operator_backward<backward_cuda>);
+  library.impl("roi_warp_backward", operator_backward<backward_cuda, true>);
 }
 #endif
 
