@@ -18,6 +18,7 @@ CONFIGS = ROOT / "configs"
 
 # Run by torchrun: each process has images of one kind, which both of its iterations take.
 STEPS_OF_TWO_PROCESSES = """
+import gc
 import sys
 import torch
 from torch.distributed import all_gather_object, destroy_process_group, get_rank, init_process_group
@@ -60,7 +61,10 @@ for step in range(2):
     all_gather_object(sums, {n: g.double().sum().item() for n, g in gradients.items()})
     assert sums[0] == sums[1]
     print("STEP", step, sorted(losses))
-destroy_process_group()  # or threads of gloo may outlive the interpreter
+# Threads of gloo must not outlive the interpreter. They live as long as the model that uses them.
+del model, losses, gradients
+gc.collect()
+destroy_process_group()
 """
 
 

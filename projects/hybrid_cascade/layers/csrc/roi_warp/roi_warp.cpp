@@ -118,9 +118,14 @@ TwoTensors operator_forward(
   return {output, argmax};
 }
 
-// `kSumsChannelsLast`: the kernels sum the gradients of the features channels last, so that a gradient of that
-// layout needs no copy. Features that are channels last get one.
-template <Backward backward, bool kSumsChannelsLast>
+// Whether kernels sum the gradients of the features channels last, so that a gradient of that layout needs no
+// copy. Features that are channels last get one.
+template <Backward backward>
+constexpr bool kSumsChannelsLast = false;
+template <>
+constexpr bool kSumsChannelsLast<backward_cuda> = true;
+
+template <Backward backward>
 TwoTensors operator_backward(
     const at::Tensor& grad,
     const at::Tensor& input,
@@ -148,7 +153,7 @@ TwoTensors operator_backward(
   const at::Tensor exact_boxes = compute_boxes(input, boxes);
   at::Tensor input_grad, sums;
   if (needs_input_grad) {
-    const bool channels_last = kSumsChannelsLast && input.is_contiguous(at::MemoryFormat::ChannelsLast);
+    const bool channels_last = kSumsChannelsLast<backward> && input.is_contiguous(at::MemoryFormat::ChannelsLast);
     input_grad = at::empty(
         input.sizes(),
         input.options(),
@@ -201,13 +206,13 @@ TORCH_LIBRARY_IMPL(hybrid_cascade, AutocastCUDA, library) {
 
 TORCH_LIBRARY_IMPL(hybrid_cascade, CPU, library) {
   library.impl("roi_warp", operator_forward<forward_cpu>);
-  library.impl("roi_warp_backward", operator_backward<backward_cpu, false>);
+  library.impl("roi_warp_backward", operator_backward<backward_cpu>);
 }
 
 #ifdef WITH_CUDA
 TORCH_LIBRARY_IMPL(hybrid_cascade, CUDA, library) {
   library.impl("roi_warp", operator_forward<forward_cuda>);
-  library.impl("roi_warp_backward", operator_backward<backward_cuda, true>);
+  library.impl("roi_warp_backward", operator_backward<backward_cuda>);
 }
 #endif
 
