@@ -8,6 +8,8 @@ the differences of their replicates are a paired bootstrap.
 Letters: N images, K classes, D detections, T IoUs, B replicates.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 from hotcoco import COCO, COCOeval
 
@@ -23,12 +25,16 @@ def draws(num_images: int, replicates: int = REPLICATES) -> np.ndarray:
     return np.random.default_rng(SEED).multinomial(num_images, chances, size=replicates)
 
 
-def replicated_ap(evaluation: COCOeval, weights: np.ndarray) -> np.ndarray:
+def replicated_ap(
+    evaluation: COCOeval, weights: np.ndarray, objects: Collection[int] | None = None
+) -> np.ndarray:
     """Return COCO's AP, in percent, of sets of images.
 
     Args:
         evaluation: after `evaluate()`.
         weights: (B, N), how often each image, in the order of the evaluation's, is in a set.
+        objects: the ids of the annotations that count; None for all. Detections of others count
+            neither as right nor as wrong.
 
     Returns:
         (B,), the means over the T IoUs and those of the K classes that have objects.
@@ -37,9 +43,21 @@ def replicated_ap(evaluation: COCOeval, weights: np.ndarray) -> np.ndarray:
     by_class: dict[int, list[dict]] = {}
     for of_image in evaluation.eval_imgs:
         if of_image is not None and list(of_image["aRng"]) == ALL_AREAS:
+            if objects is not None:
+                of_image = _of_objects(of_image, objects)
             by_class.setdefault(of_image["category_id"], []).append(of_image)
     aps = [_class_ap(images, place, weights) for images in by_class.values()]
     return 100 * np.nanmean(aps, axis=0)
+
+
+def _of_objects(of_image: dict, objects: Collection[int]) -> dict:
+    """Return an image's matches in which only some objects count."""
+    is_one = np.vectorize(lambda object_id: object_id in objects, otypes=[bool])
+    matches = _per_iou(of_image["dtMatches"])
+    return of_image | {
+        "gtIgnore": np.array(of_image["gtIgnore"], bool) | ~is_one(of_image["gtIds"]),
+        "dtIgnore": (_per_iou(of_image["dtIgnore"]) > 0) | ((matches > 0) & ~is_one(matches)),
+    }
 
 
 def _class_ap(images: list[dict], place: dict[int, int], weights: np.ndarray) -> np.ndarray:
@@ -75,8 +93,8 @@ def _per_iou(values: object) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def bootstrap_ap(annotations: str, results: list[dict], task: str) -> list[float]:
-    """Return AP in percent of all images, then of each replicate.
+def match(annotations: str, results: list[dict], task: str) -> COCOeval:
+    """Return an evaluation whose detections are matched.
 
     Args:
         annotations: the file of the ground truth.
@@ -88,6 +106,17 @@ def bootstrap_ap(annotations: str, results: list[dict], task: str) -> list[float
         results = [{k: v for k, v in x.items() if k != "bbox"} for x in results]
     evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), task)
     evaluation.evaluate()
+    return evaluation
+
+
+def bootstrap_ap(evaluation: COCOeval) -> list[float]:
+    """Return AP in percent of all images, then of each replicate, of an evaluation from `match`."""
     num_images = len(evaluation.params.imgIds)
     weights = np.concatenate([np.ones((1, num_images), int), draws(num_images)])
     return replicated_ap(evaluation, weights).round(2).tolist()
+
+
+def ap_of_objects(evaluation: COCOeval, objects: Collection[int]) -> float:
+    """Return AP in percent of some objects, by their annotations' ids: see `replicated_ap`."""
+    weights = np.ones((1, len(evaluation.params.imgIds)), int)
+    return round(float(replicated_ap(evaluation, weights, objects)[0]), 2)

@@ -16,7 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from record import RESULTS, ROOT, write_record
-from study_bootstrap import bootstrap_ap
+from study_bootstrap import ap_of_objects, bootstrap_ap, match
 from study_rows import ROWS, USUAL
 from torch import nn
 from train_net_run import quick_start_config
@@ -27,6 +27,8 @@ from hybrid_cascade.engine import Trainer, build_model, evaluate, load_config
 NUM_TRAIN, NUM_VAL, NUM_CURVE = 4000, 500, 100
 CURVE_POINTS = 4
 EMA_DECAY = 0.99
+# Of an object that others hide in part, less than this is visible. That is every sixth.
+OCCLUDED_BELOW = 0.95
 METRICS = ("AP", "AP50", "AP75", "APs", "APm")  # COCO's large objects do not fit into the scenes
 
 
@@ -90,8 +92,8 @@ def measure(row: str, trained: nn.Module, folder: Path, overrides: tuple[str, ..
     """Return what weights reach with a way to evaluate them.
 
     Returns:
-        For each of "bbox" and "segm" a dict of COCO's metrics in percent, "bootstrap" among them:
-        AP of the replicates.
+        For each of "bbox" and "segm" a dict of COCO's metrics in percent, AP of "occluded" and of
+        "unoccluded" objects, and "bootstrap", AP of the replicates.
     """
     cfg = study_config(row, *overrides, f"train.output_dir={folder}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +102,23 @@ def measure(row: str, trained: nn.Module, folder: Path, overrides: tuple[str, ..
     found = evaluate(cfg, model, check_data=False)
     results = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
     annotations = MetadataCatalog.get("study_val").json_file
-    return {
-        task: {name: round(found[task][name], 2) for name in METRICS}
-        | {"bootstrap": bootstrap_ap(annotations, results, task)[1:]}
-        for task in ("bbox", "segm")
-    }
+    occluded, unoccluded = by_occlusion(annotations)
+    measured = {}
+    for task in ("bbox", "segm"):
+        matched = match(annotations, results, task)
+        measured[task] = {name: round(found[task][name], 2) for name in METRICS} | {
+            "occluded": ap_of_objects(matched, occluded),
+            "unoccluded": ap_of_objects(matched, unoccluded),
+            "bootstrap": bootstrap_ap(matched)[1:],
+        }
+    return measured
+
+
+def by_occlusion(annotations: str) -> tuple[set[int], set[int]]:
+    """Return the ids of the objects that others hide in part, and those of the other objects."""
+    objects = json.loads(Path(annotations).read_text())["annotations"]
+    occluded = {x["id"] for x in objects if x["visible_fraction"] < OCCLUDED_BELOW}
+    return occluded, {x["id"] for x in objects} - occluded
 
 
 def curve(folder: Path, iterations: int) -> tuple[list[list[float]], float]:

@@ -60,6 +60,9 @@ ROWS = {
     "htc_semantic_weight_1": Row(
         "HTC, semantic loss weighs 1", "htc_toy", ("model.semantic_branch.loss_weight=1.0",)
     ),
+    "htc_semantic_convs_4": Row(
+        "HTC, semantic branch of 4 convolutions", "htc_toy", ("model.semantic_branch.num_convs=4",)
+    ),
     "mask_rcnn_sfpn": Row("Mask R-CNN on SFPN", "mask_rcnn_sfpn_toy", _MASK_RCNN),
     "cascade_mask_rcnn_sfpn": Row(
         "Cascade Mask R-CNN on SFPN", "cascade_mask_rcnn_sfpn_toy", _CASCADE
@@ -105,6 +108,7 @@ COMPARISONS = (
     _compare("painted in place of drawn label maps", "htc_painted", "htc"),
     _compare("painted label maps over none", "htc_painted", "htc_without_semantic"),
     _compare("weight 1 in place of 0.2 for the semantic loss", "htc_semantic_weight_1", "htc"),
+    _compare("4 semantic convolutions in place of 2", "htc_semantic_convs_4", "htc"),
     _compare("RoIs sampled again", "htc", "htc_not_resampled"),
     _compare("SFPN, Mask R-CNN", "mask_rcnn_sfpn", "mask_rcnn", "better"),
     _compare("SFPN, Cascade Mask R-CNN", "cascade_mask_rcnn_sfpn", "cascade_mask_rcnn", "better"),

@@ -56,7 +56,8 @@ def hotcoco_ap(path, dataset: dict, detections: list[dict]) -> float:
 def test_the_first_value_is_the_ap_of_all_images(dataset, tmp_path):
     annotations, detections = dataset
     expected = hotcoco_ap(tmp_path / "a.json", annotations, detections)
-    found = study_bootstrap.bootstrap_ap(str(tmp_path / "a.json"), detections, "bbox")
+    matched = study_bootstrap.match(str(tmp_path / "a.json"), detections, "bbox")
+    found = study_bootstrap.bootstrap_ap(matched)
     assert 10 < expected < 90
     assert found[0] == pytest.approx(expected, abs=0.006)
     assert len(found) == 1 + study_bootstrap.REPLICATES
@@ -76,9 +77,30 @@ def test_a_replicate_is_the_ap_of_a_dataset_with_its_images_repeated(dataset, tm
     drawn = annotations | {"images": images, "annotations": repeated}
     expected = hotcoco_ap(tmp_path / "drawn.json", drawn, found)
     (tmp_path / "all.json").write_text(json.dumps(annotations))
-    aps = study_bootstrap.bootstrap_ap(str(tmp_path / "all.json"), detections, "bbox")
+    matched = study_bootstrap.match(str(tmp_path / "all.json"), detections, "bbox")
+    aps = study_bootstrap.bootstrap_ap(matched)
     assert aps[1 + replicate] == pytest.approx(expected, abs=0.006)
     assert aps[1 + replicate] != pytest.approx(aps[0], abs=0.5)
+
+
+def test_detections_of_objects_that_do_not_count_are_neither_right_nor_wrong(dataset, tmp_path):
+    annotations, _ = dataset
+    boxes = {"first": [0, 0, 20, 20], "second": [50, 0, 20, 20], "nothing": [0, 60, 20, 20]}
+    common = {"image_id": 1, "category_id": 1}
+    objects = [
+        common | {"id": number, "bbox": boxes[name], "area": 400, "iscrowd": 0}
+        for number, name in [(7, "first"), (8, "second")]
+    ]
+    detections = [
+        common | {"bbox": boxes[name], "score": score}
+        for name, score in [("first", 0.9), ("nothing", 0.8), ("second", 0.7)]
+    ]
+    (tmp_path / "two.json").write_text(json.dumps(annotations | {"annotations": objects}))
+    matched = study_bootstrap.match(str(tmp_path / "two.json"), detections, "bbox")
+    assert study_bootstrap.ap_of_objects(matched, {7}) == 100
+    assert study_bootstrap.ap_of_objects(matched, {8}) == 50  # after the wrong one
+    both = study_bootstrap.ap_of_objects(matched, {7, 8})
+    assert both == study_bootstrap.bootstrap_ap(matched)[0] == pytest.approx(83.5, abs=0.1)
 
 
 def test_all_models_get_the_same_draws():

@@ -1,5 +1,8 @@
 import cv2
 import numpy as np
+import pytest
+
+from hybrid_cascade.data.toy_scenes.scene import Scene
 
 
 def test_the_stuff_around_a_thing_tells_its_class(drawn):
@@ -32,3 +35,18 @@ def test_scenes_have_overlaps_truncation_and_a_range_of_sizes(drawn):
             covered += cv2.dilate(coco.annToMask(annotation), np.ones((3, 3)))
         overlapping += covered.max(initial=0) > 1
     assert overlapping >= 3
+
+
+def test_the_visible_fraction_is_what_later_things_leave_of_a_thing():
+    fractions, expected = [], []
+    for seed in range(10):
+        scene, whole = Scene(np.random.default_rng(seed), (128, 192)), []
+        for _ in range(6):
+            scene.add_things(1)
+            if len(scene.things) > len(whole):
+                whole.append(scene.things[-1].visible)
+        fractions += [thing.visible_fraction for thing in scene.things]
+        left = [mask & ~np.any(whole[i + 1 :], axis=0) for i, mask in enumerate(whole)]
+        expected += [a.sum() / b.sum() for a, b in zip(left, whole, strict=True)]
+    assert fractions == pytest.approx(expected)
+    assert min(fractions) < 0.9 and max(fractions) == 1

@@ -26,7 +26,8 @@ of a tent and a sail. Sky and water can have the same blue, and differ in textur
 Annotations. Masks are of the visible pixels, as in COCO: what another thing or the border hides is
 not part of them, and a mask in several pieces has several polygons. Some images hold a crowd: many
 small things of one class with a single annotation, `iscrowd` 1, whose mask is run-length encoded.
-Some images have no annotation at all.
+Some images have no annotation at all. `visible_fraction`, which COCO does not have, says how much
+of a thing the others leave visible.
 
 Label maps. 8-bit PNG; a pixel's value is the label of what is visible there:
 
@@ -67,7 +68,7 @@ from .scene import Scene
 logger = logging.getLogger(__name__)
 
 # Raise this with every change of the scenes, so that sets drawn before are drawn again.
-_VERSION = 3
+_VERSION = 4
 _MARKER = "toy_scenes.json"
 # Place in a split -> number of the scene, where they differ. Scene 0 is empty, and people look at
 # the first image to evaluate on.
@@ -207,7 +208,8 @@ def _draw_split(
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
         for thing in scene.things:
             ids = {"id": len(instances) + 1, "image_id": image_id}
-            instances.append(ids | instance_annotation(thing))
+            hidden = {"visible_fraction": round(thing.visible_fraction, 3)}
+            instances.append(ids | instance_annotation(thing) | hidden)
         panoptic.append(
             {"image_id": image_id, "file_name": file_name, "segments_info": segments_info}
         )

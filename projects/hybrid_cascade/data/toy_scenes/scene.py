@@ -31,6 +31,11 @@ class Thing(Segment):
 
     whole_area: int
 
+    @property
+    def visible_fraction(self) -> float:
+        """How much of it the things that were drawn later have left visible, in (0, 1]."""
+        return float(self.visible.sum() / self.whole_area)
+
 
 class Scene:
     """An image in the making: stuff first, then things, each over those before."""
