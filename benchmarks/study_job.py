@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from record import RESULTS, ROOT, write_record
 from study_bootstrap import ap_of_objects, bootstrap_ap, match
+from study_class_errors import class_errors
 from study_rows import ROWS, USUAL
 from torch import nn
 from train_net_run import quick_start_config
@@ -93,7 +94,7 @@ def measure(row: str, trained: nn.Module, folder: Path, overrides: tuple[str, ..
 
     Returns:
         For each of "bbox" and "segm" a dict of COCO's metrics in percent, AP of "occluded" and of
-        "unoccluded" objects, and "bootstrap", AP of the replicates.
+        "unoccluded" objects, and "bootstrap", AP of the replicates; and "class_errors".
     """
     cfg = study_config(row, *overrides, f"train.output_dir={folder}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def measure(row: str, trained: nn.Module, folder: Path, overrides: tuple[str, ..
     results = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
     annotations = MetadataCatalog.get("study_val").json_file
     occluded, unoccluded = by_occlusion(annotations)
-    measured = {}
+    measured: dict = {"class_errors": class_errors(annotations, results)}
     for task in ("bbox", "segm"):
         matched = match(annotations, results, task)
         measured[task] = {name: round(found[task][name], 2) for name in METRICS} | {
