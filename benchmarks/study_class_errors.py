@@ -54,15 +54,19 @@ def _of_image(objects: list[dict], detections: list[dict]) -> list[str]:
     overlaps = mask_util.iou(*boxes, [0] * len(objects)) >= MIN_IOU  # (detections, objects)
     scores = np.where(overlaps, np.array([x["score"] for x in detections])[:, None], -1)
     return [
-        _kind(thing, detections[best] if overlaps[best, number] else None)
+        kind_of_error(thing["category_id"] - 1, detections[best]["category_id"] - 1)
+        if overlaps[best, number]
+        else "missed"
         for number, (thing, best) in enumerate(zip(objects, scores.argmax(axis=0), strict=True))
     ]
 
 
-def _kind(thing: dict, detection: dict | None) -> str:
-    if detection is None:
-        return "missed"
-    if detection["category_id"] == thing["category_id"]:
+def kind_of_error(label: int, found: int) -> str:
+    """Return "right", "surroundings" or "outline", for a label of a thing and what it is taken for.
+
+    Both are positions in `THING_CLASSES`.
+    """
+    if label == found:
         return "right"
-    outlines = {OUTLINES[THING_CLASSES[x["category_id"] - 1]] for x in (thing, detection)}
+    outlines = {OUTLINES[THING_CLASSES[x]] for x in (label, found)}
     return "surroundings" if len(outlines) == 1 else "outline"
