@@ -28,13 +28,13 @@ from pathlib import Path
 
 import torch
 from quick_start import time_iterations
-from record import RESULTS, ROOT, write_record
-from study_comparison import load_runs
+from record import ROOT, write_record
+from study_comparison import RECORDS, load_lengths
 from study_job import job_folder, record_path, register_scenes, study_config
 from study_report import draw, print_tables
 from study_rows import ROWS
 
-SECONDS = RESULTS / "study" / "seconds.json"
+SECONDS = RECORDS / "seconds.json"
 FIGURE = ROOT / "docs" / "images" / "study.png"
 
 
@@ -123,10 +123,15 @@ def main() -> int:
     if args.command == "time":
         time_rows(args)
         return 0
-    runs = load_runs(args.iterations)
+    lengths = load_lengths()
+    if args.iterations not in lengths:
+        raise SystemExit(f"There is no record of {args.iterations} iterations in {RECORDS}.")
     seconds = json.loads(SECONDS.read_text())["seconds"] if SECONDS.exists() else {}
-    print_tables(runs, seconds)
-    draw(runs, seconds, args.iterations, FIGURE)
+    print_tables(lengths, args.iterations, seconds)
+    if seconds:
+        draw(lengths[args.iterations], seconds, args.iterations, FIGURE)
+    else:
+        print("\nNo figure: `study.py time` has not measured the seconds of an iteration.")
     return 0
 
 

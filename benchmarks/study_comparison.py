@@ -9,24 +9,29 @@ import json
 import math
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 
 from record import RESULTS
 from study_bootstrap import REPLICATES
 from study_rows import ROWS, Comparison
 
+RECORDS = RESULTS / "study"
 Runs = dict[str, dict[int, dict]]  # records by row and seed
 
 
-def load_runs(iterations: int) -> Runs:
-    """Return the records that are there of trainings of this length, in the order of the rows."""
-    runs: Runs = {}
-    for row in ROWS:
-        paths = (RESULTS / "study" / f"{iterations}_iterations").glob(f"{row}_*.json")
-        records = [json.loads(path.read_text()) for path in paths]
-        of_row = {record["seed"]: record for record in records if record["row"] == row}
-        if of_row:
-            runs[row] = dict(sorted(of_row.items()))
-    return runs
+def load_lengths() -> dict[int, Runs]:
+    """Return the records that are there by the iterations of their trainings, shortest first."""
+    folders = {int(path.name.split("_")[0]): path for path in RECORDS.glob("*_iterations")}
+    return {length: load_runs(path) for length, path in sorted(folders.items())}
+
+
+def load_runs(folder: Path) -> Runs:
+    """Return the records of a folder, in the order of the rows and their seeds."""
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    by_row: Runs = {row: {} for row in ROWS}
+    for record in sorted(records, key=lambda x: x["seed"]):
+        by_row[record["row"]][record["seed"]] = record
+    return {row: of_row for row, of_row in by_row.items() if of_row}
 
 
 def aps(runs: Runs, row: str, evaluation: str, task: str) -> dict[int, float]:

@@ -1,9 +1,11 @@
 """The tables and the figure of the study."""
 
+import itertools
 import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from study_comparison import Runs, aps, difference, standard_error
 from study_rows import COMPARISONS, ROWS, USUAL
@@ -11,47 +13,126 @@ from study_rows import COMPARISONS, ROWS, USUAL
 TASKS = {"bbox": "box AP", "segm": "mask AP"}
 
 
-def print_tables(runs: Runs, seconds: dict[str, float]) -> None:
-    """Print the rows, and the differences, as Markdown.
+def print_tables(lengths: dict[int, Runs], iterations: int, seconds: dict[str, float]) -> None:
+    """Print what was found, as Markdown.
 
     Args:
-        runs: see `load_runs`.
+        lengths: the records of each length of training: see `load_runs`.
+        iterations: the length whose rows are compared.
         seconds: of an iteration of each row, where it was measured.
     """
-    print("| model | seeds | box AP | mask AP | small, medium (masks) | s / iteration |")
-    print("|---|---|---|---|---|---|")
+    runs = lengths[iterations]
+    print_rows(runs, seconds)
+    print_other_evaluations(runs)
+    print_comparisons(runs)
+    print_curves(runs)
+    print_lengths(lengths)
+
+
+def print_table(*header: str) -> None:
+    """Print the header of a table."""
+    print(f"\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+
+
+def print_line(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |")
+
+
+def print_rows(runs: Runs, seconds: dict[str, float]) -> None:
+    """Print AP of each row with its standard error over seeds, and what of objects is mistaken."""
+    print_table(
+        "model", "seeds", "box AP", "mask AP", "masks: small", "medium", "occluded",
+        "surroundings wrong, %", "outline wrong, %", "s / iteration",
+    )  # fmt: skip
     for row, of_row in runs.items():
-        names = list(next(iter(of_row.values()))["evaluations"])
-        for evaluation in names:
-            title = ROWS[row].title + (f", {evaluation}" if evaluation != USUAL else "")
-            cells = [with_error(list(aps(runs, row, evaluation, t).values())) for t in TASKS]
-            cells += [", ".join(mean_of(of_row, evaluation, size) for size in ("APs", "APm"))]
-            time = f"{seconds[row]:.2f}" if row in seconds and evaluation == USUAL else ""
-            print(f"| {title} | {len(of_row)} | {' | '.join(cells)} | {time} |")
-    print("\n| | box AP | error: seeds, images | | mask AP | error: seeds, images | |")
-    print("|---|---|---|---|---|---|---|")
+        evaluated = [record["evaluations"][USUAL] for record in of_row.values()]
+        means = [
+            statistics.mean(x[part][metric] for x in evaluated)
+            for part, metric in (
+                ("segm", "APs"),
+                ("segm", "APm"),
+                ("segm", "occluded"),
+                ("class_errors", "surroundings"),
+                ("class_errors", "outline"),
+            )
+        ]
+        print_line(
+            ROWS[row].title,
+            str(len(of_row)),
+            *(with_error(list(aps(runs, row, USUAL, task).values())) for task in TASKS),
+            *(f"{mean:.1f}" for mean in means),
+            f"{seconds[row]:.2f}" if row in seconds else "",
+        )
+
+
+def print_other_evaluations(runs: Runs) -> None:
+    """Print AP of the same weights evaluated in other ways, and the spread of seeds."""
+    print_table("model", "evaluated", "box AP", "mask AP", "deviation of seeds: box", "mask")
+    for row, of_row in runs.items():
+        for evaluation in next(iter(of_row.values()))["evaluations"]:
+            of_tasks = [list(aps(runs, row, evaluation, task).values()) for task in TASKS]
+            print_line(
+                ROWS[row].title,
+                evaluation or "as trained",
+                *(f"{statistics.mean(values):.1f}" for values in of_tasks),
+                *(f"{statistics.stdev(x):.1f}" if len(x) > 1 else "" for x in of_tasks),
+            )
+
+
+def print_comparisons(runs: Runs) -> None:
+    """Print the differences with twice their errors, and whether they are beyond."""
+    print_table(
+        "", "box AP", "error: seeds, images", "box", "mask AP", "error: seeds, images", "mask"
+    )
     for comparison in COMPARISONS:
         found = [difference(runs, comparison, task) for task in TASKS]
-        if None not in found:
-            cells = " | ".join(
-                f"{d.value:+.1f} ± {2 * d.error:.1f} | {d.over_seeds:.1f}, {d.over_images:.1f} "
-                f"| {d.verdict}"
-                for d in found
+        if None in found:
+            continue
+        claim = f" (claimed: {comparison.claim})" if comparison.claim else ""
+        cells = (
+            (
+                f"{d.value:+.1f} ± {2 * d.error:.1f}",
+                f"{d.over_seeds:.1f}, {d.over_images:.1f}",
+                d.verdict,
             )
-            claim = f" (claimed: {comparison.claim})" if comparison.claim else ""
-            print(f"| {comparison.idea}{claim} | {cells} |")
+            for d in found
+        )
+        print_line(comparison.idea + claim, *itertools.chain(*cells))
+
+
+def print_curves(runs: Runs) -> None:
+    """Print AP of the averaged weights during training, on the scenes for that."""
+    first = next(iter(next(iter(runs.values())).values()))
+    print_table("box AP, mask AP after", *(f"{point[0]} iterations" for point in first["curve"]))
+    for row, of_row in runs.items():
+        points = zip(*(record["curve"] for record in of_row.values()), strict=True)
+        means = [np.mean(of_seeds, axis=0) for of_seeds in points]
+        print_line(ROWS[row].title, *(f"{box:.1f}, {mask:.1f}" for _, box, mask in means))
+
+
+def print_lengths(lengths: dict[int, Runs]) -> None:
+    """Print AP of the rows that were trained in several lengths, for the seeds that all have."""
+    if len(lengths) < 2:
+        return
+    print_table("box AP, mask AP", "seeds", *(f"{length} iterations" for length in lengths))
+    for row in ROWS:
+        seeds = set.intersection(*(set(runs.get(row, {})) for runs in lengths.values()))
+        if seeds:
+            cells = [
+                ", ".join(
+                    f"{statistics.mean(aps(runs, row, USUAL, task)[s] for s in seeds):.1f}"
+                    for task in TASKS
+                )
+                for runs in lengths.values()
+            ]
+            print_line(ROWS[row].title, str(len(seeds)), *cells)
 
 
 def with_error(values: list[float]) -> str:
-    """Return mean ± standard error, and the seeds' standard deviation."""
+    """Return mean ± standard error."""
     if len(values) < 2:
         return f"{values[0]:.1f}"
     return f"{statistics.mean(values):.1f} ± {standard_error(values):.1f}"
-
-
-def mean_of(of_row: dict[int, dict], evaluation: str, metric: str) -> str:
-    of_seeds = [record["evaluations"][evaluation]["segm"][metric] for record in of_row.values()]
-    return f"{statistics.mean(of_seeds):.1f}"
 
 
 def draw(runs: Runs, seconds: dict[str, float], iterations: int, path: Path) -> None:

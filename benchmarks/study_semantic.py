@@ -4,7 +4,7 @@
     benchmarks/study_semantic.py --iterations 600 --rows htc --seeds 1 2 3 4
 
 takes the weights that `study.py run` left in --output, prints Markdown tables, and writes
-benchmarks/results/study/<iterations>_iterations/semantic.json. An object is taken for the class of
+benchmarks/results/study/semantic_<iterations>_iterations.json. An object is taken for the class of
 things that the branch finds likeliest over its visible pixels, so that the rates can be compared
 with those of the box heads: see study_class_errors.py.
 
@@ -22,8 +22,9 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 from detectron2.structures import polygons_to_bitmask
-from record import RESULTS, ROOT, write_record
+from record import ROOT, write_record
 from study_class_errors import kind_of_error
+from study_comparison import RECORDS
 from study_job import job_folder, register_scenes, study_config
 from study_rows import ROWS
 
@@ -110,7 +111,7 @@ def main() -> None:
     for row in args.rows:
         folders = [job_folder(args.output, row, seed, args.iterations) for seed in args.seeds]
         found[row] = [errors(row, folder / "weights_final.pth") for folder in folders]
-    path = RESULTS / "study" / f"{args.iterations}_iterations" / "semantic.json"
+    path = RECORDS / f"semantic_{args.iterations}_iterations.json"
     write_record(path, {"seeds": args.seeds, "rows": found})
     print_tables(found)
 
