@@ -5,11 +5,12 @@
     benchmarks/study.py time --iterations 600
     benchmarks/study.py table --iterations 600
 
-`run` takes one job after the other, a row and a seed each, and skips those that have a record in
-benchmarks/results/study. Stop it at any time: the job goes on from its last checkpoint when `run`
-is called again. Several of them share the jobs; on a CPU, two with one thread each are faster than
-one with two. `time` measures an iteration of each row that was trained here, the rows in turn, on a
-quiet machine. `table` prints what the records that are there say, and draws docs/images/study.png.
+`run` pretrains the backbone (study_pretraining.py), then takes one job after the other, a row and a
+seed each, and skips those that have a record in benchmarks/results/study. Stop it at any time: the
+job goes on from its last checkpoint when `run` is called again. Several of them share the jobs; on
+a CPU, two with one thread each are faster than one with two. `time` measures an iteration of each
+row that was trained here, the rows in turn, on a quiet machine. `table` prints what the records
+that are there say, and draws docs/images/study.png.
 
 study_rows.py has the rows, and study_job.py a job.
 """
@@ -29,8 +30,8 @@ from pathlib import Path
 import torch
 from quick_start import time_iterations
 from record import ROOT, write_record
-from study_comparison import RECORDS, load_lengths
-from study_job import job_folder, record_path, register_scenes, study_config
+from study_comparison import RECORDS, load_schedules
+from study_job import pretrained_weights, register_scenes, schedule_name, study_config
 from study_report import draw, print_tables
 from study_rows import ROWS
 
@@ -41,23 +42,45 @@ FIGURE = ROOT / "docs" / "images" / "study.png"
 def run(args: argparse.Namespace) -> int:
     """Run the jobs that are left; return the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not args.from_scratch and not pretrain(args):
+        return 1
     jobs = [(row, seed) for seed in args.seeds for row in args.rows]
     seconds: dict[str, list[float]] = {}
     failed = 0
     for number, (row, seed) in enumerate(jobs, start=1):
-        record = record_path(row, seed, args.iterations)
-        with taken(job_folder(args.output, row, seed, args.iterations)) as is_mine:
-            if not is_mine or record.exists():
+        with taken(job_folder(args, row, seed)) as is_mine:
+            if not is_mine or record_path(args, row, seed).exists():
                 continue
             start = time.monotonic()
             is_done = run_job(args, row, seed)
             seconds.setdefault(row, []).append(time.monotonic() - start)
         failed += not is_done
-        left = [r for r, s in jobs[number:] if not record_path(r, s, args.iterations).exists()]
+        left = [r for r, s in jobs[number:] if not record_path(args, r, s).exists()]
         ended = f"{'done' if is_done else 'FAILED'} in {seconds[row][-1] / 60:.1f} min"
         outlook = f"{len(left)} left, about {eta(left, seconds):.0f} min"
         print(f"[{number}/{len(jobs)}] {row}, seed {seed}: {ended}; {outlook}", flush=True)
     return 1 if failed else 0
+
+
+def pretrain(args: argparse.Namespace) -> bool:
+    """Pretrain the backbone, or wait for the process that does; return whether it is there."""
+    weights = pretrained_weights(args.output)
+    with taken(weights.parent, wait=True):
+        if not weights.exists():
+            print("Pretraining the backbone ...", flush=True)
+            if not run_script(args, "study_pretraining.py", weights.parent):
+                print(f"It FAILED: {weights.parent / 'job.log'} says why.", flush=True)
+    return weights.exists()
+
+
+def job_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
+    """Return where a run leaves its checkpoints and detections."""
+    return args.output / schedule_name(args.iterations, args.from_scratch) / f"{row}_{seed}"
+
+
+def record_path(args: argparse.Namespace, row: str, seed: int) -> Path:
+    """Return where the record of a run is."""
+    return RECORDS / schedule_name(args.iterations, args.from_scratch) / f"{row}_{seed}.json"
 
 
 def eta(left: list[str], seconds: dict[str, list[float]]) -> float:
@@ -68,12 +91,12 @@ def eta(left: list[str], seconds: dict[str, list[float]]) -> float:
 
 
 @contextmanager
-def taken(folder: Path) -> Iterator[bool]:
+def taken(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Take a job by its folder, unless another process has it; give whether this one has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
         else:
@@ -82,10 +105,16 @@ def taken(folder: Path) -> Iterator[bool]:
 
 def run_job(args: argparse.Namespace, row: str, seed: int) -> bool:
     """Run a job; return whether it came to its end."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "study_job.py"), "--row", row]
-    command += ["--seed", str(seed), "--iterations", str(args.iterations)]
+    options = ["--row", row, "--seed", str(seed), "--iterations", str(args.iterations)]
+    options += ["--from-scratch"] if args.from_scratch else []
+    return run_script(args, "study_job.py", job_folder(args, row, seed), *options)
+
+
+def run_script(args: argparse.Namespace, name: str, folder: Path, *options: str) -> bool:
+    """Run a script of the study, with a log in a folder; return whether it came to its end."""
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *options]
     command += ["--threads", str(args.threads), "--output", str(args.output)]
-    with open(job_folder(args.output, row, seed, args.iterations) / "job.log", "a") as log:
+    with open(folder / "job.log", "a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             return process.wait() == 0
@@ -99,9 +128,7 @@ def time_rows(args: argparse.Namespace) -> None:
     """Measure the seconds of an iteration of the rows whose weights are there."""
     torch.set_num_threads(args.threads)
     register_scenes(ROOT / "datasets")
-    folders = {
-        row: job_folder(args.output, row, args.seeds[0], args.iterations) for row in args.rows
-    }
+    folders = {row: job_folder(args, row, args.seeds[0]) for row in args.rows}
     weights = {row: folder / "model_final.pth" for row, folder in folders.items()}
     trainings = {row: (study_config(row), path) for row, path in weights.items() if path.exists()}
     write_record(SECONDS, {"seconds": time_iterations(trainings)})
@@ -115,6 +142,7 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--from-scratch", action="store_true", help="without pretrained backbone")
     parser.add_argument("--threads", type=int, default=1, help="of each job")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
     args = parser.parse_args()
@@ -123,13 +151,13 @@ def main() -> int:
     if args.command == "time":
         time_rows(args)
         return 0
-    lengths = load_lengths()
-    if args.iterations not in lengths:
-        raise SystemExit(f"There is no record of {args.iterations} iterations in {RECORDS}.")
+    schedules, compared = load_schedules(), schedule_name(args.iterations, args.from_scratch)
+    if compared not in schedules:
+        raise SystemExit(f"{RECORDS / compared} has no record yet: benchmarks/study.py run")
     seconds = json.loads(SECONDS.read_text())["seconds"] if SECONDS.exists() else {}
-    print_tables(lengths, args.iterations, seconds)
+    print_tables(schedules, compared, seconds)
     if seconds:
-        draw(lengths[args.iterations], seconds, args.iterations, FIGURE)
+        draw(schedules[compared], seconds, args.iterations, FIGURE)
     else:
         print("\nNo figure: `study.py time` has not measured the seconds of an iteration.")
     return 0

@@ -19,10 +19,11 @@ RECORDS = RESULTS / "study"
 Runs = dict[str, dict[int, dict]]  # records by row and seed
 
 
-def load_lengths() -> dict[int, Runs]:
-    """Return the records that are there by the iterations of their trainings, shortest first."""
-    folders = {int(path.name.split("_")[0]): path for path in RECORDS.glob("*_iterations")}
-    return {length: load_runs(path) for length, path in sorted(folders.items())}
+def load_schedules() -> dict[str, Runs]:
+    """Return the records that are there by their schedules, the shortest trainings first."""
+    folders = {path.name: path for path in RECORDS.glob("*_iterations*/")}
+    names = sorted(folders, key=lambda name: ("scratch" in name, int(name.split("_")[0])))
+    return {name: load_runs(folders[name]) for name in names}
 
 
 def load_runs(folder: Path) -> Runs:

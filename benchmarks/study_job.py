@@ -3,6 +3,7 @@
 
     benchmarks/study_job.py --row htc --seed 1 --iterations 600 --output output/study
 
+starts from the backbone of study_pretraining.py, or with --from-scratch from random weights.
 `study.py run` calls it. A training that was stopped goes on from its last checkpoint.
 """
 
@@ -15,9 +16,10 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
-from record import RESULTS, ROOT, write_record
+from record import ROOT, write_record
 from study_bootstrap import ap_of_objects, bootstrap_ap, match
 from study_class_errors import class_errors
+from study_comparison import RECORDS
 from study_rows import ROWS, USUAL
 from torch import nn
 from train_net_run import quick_start_config
@@ -46,14 +48,14 @@ def register_scenes(root: Path) -> None:
     )
 
 
-def record_path(row: str, seed: int, iterations: int) -> Path:
-    """Return where the record of a run is."""
-    return RESULTS / "study" / f"{iterations}_iterations" / f"{row}_{seed}.json"
+def pretrained_weights(output: Path) -> Path:
+    """Return where study_pretraining.py leaves the backbone."""
+    return output / "pretraining" / "bottom_up.pth"
 
 
-def job_folder(output: Path, row: str, seed: int, iterations: int) -> Path:
-    """Return where a run leaves its checkpoints and detections."""
-    return output / f"{iterations}_iterations" / f"{row}_{seed}"
+def schedule_name(iterations: int, from_scratch: bool) -> str:
+    """Return the name of the folder for runs of this length and start."""
+    return f"{iterations}_iterations" + ("_from_scratch" if from_scratch else "")
 
 
 def study_config(row: str, *overrides: str) -> DictConfig:
@@ -69,13 +71,14 @@ def study_config(row: str, *overrides: str) -> DictConfig:
     )
 
 
-def train(row: str, seed: int, iterations: int, folder: Path) -> Trainer:
-    """Train a row, or what is left of its training."""
+def train(row: str, seed: int, iterations: int, folder: Path, weights: str = "") -> Trainer:
+    """Train a row, or what is left of its training, from weights or, without, from scratch."""
     trainer = Trainer(
         study_config(
             row,
             f"train.seed={seed}",
             f"train.max_iter={iterations}",
+            f"train.init_checkpoint={weights}",
             f"train.eval_period={iterations // CURVE_POINTS}",
             f"train.checkpointer.period={iterations // CURVE_POINTS}",
             "train.checkpointer.max_to_keep=1",
@@ -144,14 +147,17 @@ def main() -> None:
     parser.add_argument("--row", required=True, choices=ROWS)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--iterations", required=True, type=int)
+    parser.add_argument("--from-scratch", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
     args = parser.parse_args()
     setup_logger(name="hybrid_cascade")
     torch.set_num_threads(args.threads)
     register_scenes(ROOT / "datasets")
-    folder = job_folder(args.output, args.row, args.seed, args.iterations)
-    trainer = train(args.row, args.seed, args.iterations, folder)
+    schedule = schedule_name(args.iterations, args.from_scratch)
+    folder = args.output / schedule / f"{args.row}_{args.seed}"
+    weights = "" if args.from_scratch else str(pretrained_weights(args.output))
+    trainer = train(args.row, args.seed, args.iterations, folder, weights)
     evaluations = {
         USUAL: measure(args.row, trainer.model, folder / "last"),
         "averaged weights": measure(args.row, trainer.evaluated_model, folder / "averaged"),
@@ -160,13 +166,14 @@ def main() -> None:
         evaluations[title] = measure(args.row, trainer.model, folder / title, overrides)
     points, seconds = curve(folder, args.iterations)
     write_record(
-        record_path(args.row, args.seed, args.iterations),
+        RECORDS / schedule / f"{args.row}_{args.seed}.json",
         {
             "row": args.row,
             "config": f"configs/quick_start/{ROWS[args.row].config}.py",
             "overrides": ROWS[args.row].overrides,
             "seed": args.seed,
             "iterations": args.iterations,
+            "from_scratch": args.from_scratch,
             "median_seconds_of_an_iteration": round(seconds, 4),
             "curve": points,
             "evaluations": evaluations,

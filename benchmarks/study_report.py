@@ -13,20 +13,20 @@ from study_rows import COMPARISONS, ROWS, USUAL
 TASKS = {"bbox": "box AP", "segm": "mask AP"}
 
 
-def print_tables(lengths: dict[int, Runs], iterations: int, seconds: dict[str, float]) -> None:
+def print_tables(schedules: dict[str, Runs], compared: str, seconds: dict[str, float]) -> None:
     """Print what was found, as Markdown.
 
     Args:
-        lengths: the records of each length of training: see `load_runs`.
-        iterations: the length whose rows are compared.
+        schedules: the records of each schedule: see `load_schedules`.
+        compared: the schedule whose rows are compared.
         seconds: of an iteration of each row, where it was measured.
     """
-    runs = lengths[iterations]
+    runs = schedules[compared]
     print_rows(runs, seconds)
     print_other_evaluations(runs)
     print_comparisons(runs)
     print_curves(runs)
-    print_lengths(lengths)
+    print_schedules(schedules)
 
 
 def print_table(*header: str) -> None:
@@ -110,22 +110,20 @@ def print_curves(runs: Runs) -> None:
         print_line(ROWS[row].title, *(f"{box:.1f}, {mask:.1f}" for _, box, mask in means))
 
 
-def print_lengths(lengths: dict[int, Runs]) -> None:
-    """Print AP of the rows that were trained in several lengths, for the seeds that all have."""
-    if len(lengths) < 2:
-        return
-    print_table("box AP, mask AP", "seeds", *(f"{length} iterations" for length in lengths))
+def print_schedules(schedules: dict[str, Runs]) -> None:
+    """Print AP of the rows that were trained in several schedules, and of how many seeds it is."""
+    print_table("box AP, mask AP (seeds)", *(name.replace("_", " ") for name in schedules))
     for row in ROWS:
-        seeds = set.intersection(*(set(runs.get(row, {})) for runs in lengths.values()))
-        if seeds:
-            cells = [
-                ", ".join(
-                    f"{statistics.mean(aps(runs, row, USUAL, task)[s] for s in seeds):.1f}"
-                    for task in TASKS
-                )
-                for runs in lengths.values()
-            ]
-            print_line(ROWS[row].title, str(len(seeds)), *cells)
+        of_schedules = [runs[row] for runs in schedules.values() if row in runs]
+        if len(of_schedules) > 1:
+            print_line(ROWS[row].title, *(_means(runs, row) for runs in schedules.values()))
+
+
+def _means(runs: Runs, row: str) -> str:
+    if row not in runs:
+        return ""
+    means = (statistics.mean(aps(runs, row, USUAL, task).values()) for task in TASKS)
+    return ", ".join(f"{mean:.1f}" for mean in means) + f" ({len(runs[row])})"
 
 
 def with_error(values: list[float]) -> str:

@@ -25,7 +25,7 @@ from detectron2.structures import polygons_to_bitmask
 from record import ROOT, write_record
 from study_class_errors import kind_of_error
 from study_comparison import RECORDS
-from study_job import job_folder, register_scenes, study_config
+from study_job import register_scenes, schedule_name, study_config
 from study_rows import ROWS
 
 from hybrid_cascade.data.toy_scenes import IGNORE_LABEL, SEMANTIC_CLASSES, THING_CLASSES
@@ -107,9 +107,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
     args = parser.parse_args()
     register_scenes(ROOT / "datasets")
-    found = {}
+    schedule, found = schedule_name(args.iterations, from_scratch=False), {}
     for row in args.rows:
-        folders = [job_folder(args.output, row, seed, args.iterations) for seed in args.seeds]
+        folders = [args.output / schedule / f"{row}_{seed}" for seed in args.seeds]
         found[row] = [errors(row, folder / "weights_final.pth") for folder in folders]
     path = RECORDS / f"semantic_{args.iterations}_iterations.json"
     write_record(path, {"seeds": args.seeds, "rows": found})
