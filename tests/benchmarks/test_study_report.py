@@ -34,7 +34,7 @@ def cells(text: str, start: str) -> list[str]:
 
 
 def test_tables_show_means_errors_differences_curves_and_schedules(schedules, capsys):
-    print_tables(schedules, 600, {"mask_rcnn": 0.25})
+    print_tables(schedules, "600_iterations", {"mask_rcnn": 0.25})
     text = capsys.readouterr().out
     mean = "42.0 ± 1.0"
     row = ["Mask R-CNN", "2", mean, mean, "30.0", "50.0", "10.0", "2.0", "4.0", "0.25"]
