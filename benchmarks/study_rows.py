@@ -25,47 +25,46 @@ class Row:
     inference: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-# Those whose difference a paper claims come first, so that they are trained first.
 ROWS = {
     "mask_rcnn": Row("Mask R-CNN", "mask_rcnn_toy", _MASK_RCNN),
+    "mask_rcnn_sfpn": Row("Mask R-CNN on SFPN", "mask_rcnn_sfpn_toy", _MASK_RCNN),
     "cascade_mask_rcnn": Row("Cascade Mask R-CNN", "cascade_mask_rcnn_toy", _CASCADE),
-    "htc": Row("HTC: + semantic features for boxes and masks", "htc_toy"),
-    "mnc": Row(
-        "MNC, end to end",
-        "mnc_toy",
-        inference={
-            "3 stages": ("model.roi_heads.test_stages=3",),
-            "NMS": ("model.roi_heads.test_output=nms",),
-        },
+    "cascade_mask_rcnn_sfpn": Row(
+        "Cascade Mask R-CNN on SFPN", "cascade_mask_rcnn_sfpn_toy", _CASCADE
     ),
-    "mnc_detached": Row("MNC, detached boxes", "mnc_toy", ("model.roi_heads.end_to_end=False",)),
-    "htc_without_semantic": Row("+ mask information flow", "htc_without_semantic_toy"),
+    # HTC's ideas one after the other, as in its paper's Table 3.
     "interleaved": Row(
-        "+ interleaved",
+        "+ interleaved execution",
         "htc_without_semantic_toy",
         ("model.roi_heads.mask_information_flow=False",),
     ),
-    "htc_painted": Row(
-        "HTC, painted label maps", "htc_toy", ("model.semantic_targets.source=instances",)
-    ),
+    "htc_without_semantic": Row("+ mask information flow", "htc_without_semantic_toy"),
     "htc_box": Row(
         "+ semantic features for boxes", "htc_toy", ("model.roi_heads.semantic_fusion=box",)
     ),
     "htc_mask": Row(
         "+ semantic features for masks", "htc_toy", ("model.roi_heads.semantic_fusion=mask",)
     ),
-    "htc_not_resampled": Row(
-        "HTC, RoIs not sampled again", "htc_toy", ("model.roi_heads.resample_stages=False",)
+    "htc": Row("HTC: + semantic features for both", "htc_toy"),
+    "htc_painted": Row(
+        "HTC, painted label maps", "htc_toy", ("model.semantic_targets.source=instances",)
     ),
     "htc_semantic_weight_1": Row(
         "HTC, semantic loss weighs 1", "htc_toy", ("model.semantic_branch.loss_weight=1.0",)
     ),
     "htc_semantic_convs_4": Row(
-        "HTC, semantic branch of 4 convolutions", "htc_toy", ("model.semantic_branch.num_convs=4",)
+        "HTC, 4 semantic convolutions", "htc_toy", ("model.semantic_branch.num_convs=4",)
     ),
-    "mask_rcnn_sfpn": Row("Mask R-CNN on SFPN", "mask_rcnn_sfpn_toy", _MASK_RCNN),
-    "cascade_mask_rcnn_sfpn": Row(
-        "Cascade Mask R-CNN on SFPN", "cascade_mask_rcnn_sfpn_toy", _CASCADE
+    "htc_not_resampled": Row(
+        "HTC, RoIs not sampled again", "htc_toy", ("model.roi_heads.resample_stages=False",)
+    ),
+    "mnc": Row(
+        "MNC",
+        "mnc_toy",
+        inference={
+            "3 stages": ("model.roi_heads.test_stages=3",),
+            "NMS": ("model.roi_heads.test_output=nms",),
+        },
     ),
     "mnc_3_stages": Row(
         "MNC, trained with 3 stages",
@@ -73,6 +72,7 @@ ROWS = {
         ("model.roi_heads.num_stages=3", "model.roi_heads.test_stages=3"),
         {"5 stages": ("model.roi_heads.test_stages=5",)},
     ),
+    "mnc_detached": Row("MNC, detached boxes", "mnc_toy", ("model.roi_heads.end_to_end=False",)),
 }
 
 
