@@ -129,7 +129,7 @@ def time_rows(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     register_scenes(ROOT / "datasets")
     folders = {row: job_folder(args, row, args.seeds[0]) for row in args.rows}
-    weights = {row: folder / "model_final.pth" for row, folder in folders.items()}
+    weights = {row: folder / "weights_final.pth" for row, folder in folders.items()}
     trainings = {row: (study_config(row), path) for row, path in weights.items() if path.exists()}
     write_record(SECONDS, {"seconds": time_iterations(trainings)})
 

@@ -179,6 +179,8 @@ def main() -> None:
             "evaluations": evaluations,
         },
     )
+    for checkpoint in folder.glob("model_*.pth"):
+        checkpoint.unlink()  # half a gigabyte; weights_final.pth stays
 
 
 if __name__ == "__main__":
