@@ -3,8 +3,8 @@
 
     benchmarks/study_semantic.py --iterations 600 --rows htc --seeds 1 2 3 4
 
-takes the averaged weights that `study.py run` left in --output, prints Markdown tables, and writes
-benchmarks/results/study/semantic_<iterations>_iterations.json. An object is taken for the class of
+takes the averaged weights that `study.py run` has left in --output, prints Markdown tables, and
+writes benchmarks/results/study/semantic_<iterations>_iterations.json. An object is taken for the class of
 things that the branch finds likeliest over its visible pixels, so that the rates can be compared
 with those of the box heads: see study_class_errors.py.
 
@@ -109,10 +109,12 @@ def main() -> None:
     register_scenes(ROOT / "datasets")
     schedule, found = schedule_name(args.iterations, from_scratch=False), {}
     for row in args.rows:
-        folders = [args.output / schedule / f"{row}_{seed}" for seed in args.seeds]
-        found[row] = [errors(row, folder / "weights_final.pth") for folder in folders]
+        files = [args.output / schedule / f"{row}_{s}" / "weights_final.pth" for s in args.seeds]
+        found[row] = [errors(row, file) for file in files if file.exists()]
+        if not found[row]:
+            raise SystemExit(f"{files[0]} is missing: benchmarks/study.py run --rows {row}")
     path = RECORDS / f"semantic_{args.iterations}_iterations.json"
-    write_record(path, {"seeds": args.seeds, "rows": found})
+    write_record(path, {"rows": found})
     print_tables(found)
 
 
