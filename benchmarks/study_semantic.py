@@ -4,9 +4,9 @@
     benchmarks/study_semantic.py --iterations 600 --rows htc --seeds 1 2 3 4
 
 takes the averaged weights that `study.py run` has left in --output, prints Markdown tables, and
-writes benchmarks/results/study/semantic_<iterations>_iterations.json. An object is taken for the class of
-things that the branch finds likeliest over its visible pixels, so that the rates can be compared
-with those of the box heads: see study_class_errors.py.
+writes benchmarks/results/study/semantic_<iterations>_iterations.json. An object is taken for the
+class of things that the branch finds likeliest over its visible pixels, so that the rates can be
+compared with those of the box heads: see study_class_errors.py.
 
 Letters: K labels, images of H x W pixels.
 """
