@@ -10,7 +10,7 @@ seed each, and skips those that have a record in benchmarks/results/study. Stop 
 job goes on from its last checkpoint when `run` is called again. Several of them share the jobs; on
 a CPU, two with one thread each are faster than one with two. `time` measures an iteration of each
 row that was trained here, the rows in turn, on a quiet machine. `table` prints what the records
-that are there say, and draws docs/images/study.png.
+that are there say, and draws AP against the seconds of a training.
 
 study_rows.py has the rows, and study_job.py a job.
 """
@@ -30,13 +30,13 @@ from pathlib import Path
 import torch
 from quick_start import time_iterations
 from record import ROOT, write_record
-from study_comparison import RECORDS, load_schedules
-from study_job import pretrained_weights, register_scenes, schedule_name, study_config
+from study_comparison import load_schedules
 from study_report import draw, print_tables
 from study_rows import ROWS
+from study_schedule import RECORDS, Schedule, pretrained_weights
+from study_training import register_scenes, study_config
 
 SECONDS = RECORDS / "seconds.json"
-FIGURE = ROOT / "docs" / "images" / "study.png"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,18 +44,19 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not args.from_scratch and not pretrain(args):
         return 1
+    schedule = Schedule(args.iterations, args.from_scratch)
     jobs = [(row, seed) for seed in args.seeds for row in args.rows]
     seconds: dict[str, list[float]] = {}
     failed = 0
     for number, (row, seed) in enumerate(jobs, start=1):
-        with taken(job_folder(args, row, seed)) as is_mine:
-            if not is_mine or record_path(args, row, seed).exists():
+        with taken(schedule.folder(args.output, row, seed)) as is_mine:
+            if not is_mine or schedule.record(row, seed).exists():
                 continue
             start = time.monotonic()
-            is_done = run_job(args, row, seed)
+            is_done = run_job(args, schedule, row, seed)
             seconds.setdefault(row, []).append(time.monotonic() - start)
         failed += not is_done
-        left = [r for r, s in jobs[number:] if not record_path(args, r, s).exists()]
+        left = [r for r, s in jobs[number:] if not schedule.record(r, s).exists()]
         ended = f"{'done' if is_done else 'FAILED'} in {seconds[row][-1] / 60:.1f} min"
         outlook = f"{len(left)} left, about {eta(left, seconds):.0f} min"
         print(f"[{number}/{len(jobs)}] {row}, seed {seed}: {ended}; {outlook}", flush=True)
@@ -71,16 +72,6 @@ def pretrain(args: argparse.Namespace) -> bool:
             if not run_script(args, "study_pretraining.py", weights.parent):
                 print(f"It FAILED: {weights.parent / 'job.log'} says why.", flush=True)
     return weights.exists()
-
-
-def job_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
-    """Return where a run leaves its checkpoints and detections."""
-    return args.output / schedule_name(args.iterations, args.from_scratch) / f"{row}_{seed}"
-
-
-def record_path(args: argparse.Namespace, row: str, seed: int) -> Path:
-    """Return where the record of a run is."""
-    return RECORDS / schedule_name(args.iterations, args.from_scratch) / f"{row}_{seed}.json"
 
 
 def eta(left: list[str], seconds: dict[str, list[float]]) -> float:
@@ -103,11 +94,12 @@ def taken(folder: Path, wait: bool = False) -> Iterator[bool]:
             yield True
 
 
-def run_job(args: argparse.Namespace, row: str, seed: int) -> bool:
+def run_job(args: argparse.Namespace, schedule: Schedule, row: str, seed: int) -> bool:
     """Run a job; return whether it came to its end."""
-    options = ["--row", row, "--seed", str(seed), "--iterations", str(args.iterations)]
-    options += ["--from-scratch"] if args.from_scratch else []
-    return run_script(args, "study_job.py", job_folder(args, row, seed), *options)
+    options = ["--row", row, "--seed", str(seed), "--iterations", str(schedule.iterations)]
+    options += ["--from-scratch"] if schedule.from_scratch else []
+    folder = schedule.folder(args.output, row, seed)
+    return run_script(args, "study_job.py", folder, *options)
 
 
 def run_script(args: argparse.Namespace, name: str, folder: Path, *options: str) -> bool:
@@ -128,10 +120,27 @@ def time_rows(args: argparse.Namespace) -> None:
     """Measure the seconds of an iteration of the rows whose weights are there."""
     torch.set_num_threads(args.threads)
     register_scenes(ROOT / "datasets")
-    folders = {row: job_folder(args, row, args.seeds[0]) for row in args.rows}
+    schedule = Schedule(args.iterations, args.from_scratch)
+    folders = {row: schedule.folder(args.output, row, args.seeds[0]) for row in args.rows}
     weights = {row: folder / "weights_final.pth" for row, folder in folders.items()}
     trainings = {row: (study_config(row), path) for row, path in weights.items() if path.exists()}
     write_record(SECONDS, {"seconds": time_iterations(trainings)})
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print the tables of a schedule and draw its figure."""
+    schedules, schedule = load_schedules(), Schedule(args.iterations, args.from_scratch)
+    if schedule.name not in schedules:
+        raise SystemExit(f"{schedule.records} has no record yet: benchmarks/study.py run")
+    seconds = json.loads(SECONDS.read_text())["seconds"] if SECONDS.exists() else {}
+    print_tables(schedules, schedule.name, seconds)
+    if not seconds:
+        print("\nNo figure: `study.py time` has not measured the seconds of an iteration.")
+        return
+    figure = args.figure or args.output / schedule.name / "figure.png"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    draw(schedules[schedule.name], seconds, schedule.iterations, figure)
+    print(f"\nwrote {figure}")
 
 
 def main() -> int:
@@ -145,21 +154,18 @@ def main() -> int:
     parser.add_argument("--from-scratch", action="store_true", help="without pretrained backbone")
     parser.add_argument("--threads", type=int, default=1, help="of each job")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        help="where `table` draws; figure.png beside the folders of the runs if it is not given",
+    )
     args = parser.parse_args()
     if args.command == "run":
         return run(args)
     if args.command == "time":
         time_rows(args)
-        return 0
-    schedules, compared = load_schedules(), schedule_name(args.iterations, args.from_scratch)
-    if compared not in schedules:
-        raise SystemExit(f"{RECORDS / compared} has no record yet: benchmarks/study.py run")
-    seconds = json.loads(SECONDS.read_text())["seconds"] if SECONDS.exists() else {}
-    print_tables(schedules, compared, seconds)
-    if seconds:
-        draw(schedules[compared], seconds, args.iterations, FIGURE)
     else:
-        print("\nNo figure: `study.py time` has not measured the seconds of an iteration.")
+        show(args)
     return 0
 
 

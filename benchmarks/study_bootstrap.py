@@ -37,7 +37,8 @@ def replicated_ap(
             neither as right nor as wrong.
 
     Returns:
-        (B,), the means over the T IoUs and those of the K classes that have objects.
+        (B,), the means over the T IoUs and those of the K classes that have objects,
+        or NaN if none has.
     """
     place = {image_id: n for n, image_id in enumerate(evaluation.params.imgIds)}
     by_class: dict[int, list[dict]] = {}
@@ -47,7 +48,7 @@ def replicated_ap(
                 of_image = _of_objects(of_image, objects)
             by_class.setdefault(of_image["category_id"], []).append(of_image)
     aps = [_class_ap(images, place, weights) for images in by_class.values()]
-    return 100 * np.nanmean(aps, axis=0)
+    return 100 * np.ma.masked_invalid(aps).mean(axis=0).filled(np.nan)
 
 
 def _of_objects(of_image: dict, objects: Collection[int]) -> dict:

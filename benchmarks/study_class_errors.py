@@ -4,9 +4,7 @@ A ball that is called a buoy had its outline recognized and its surroundings not
 called a tent had its outline mistaken.
 """
 
-import json
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -16,21 +14,21 @@ from hybrid_cascade.data.toy_scenes.classes import OUTLINES, THING_CLASSES
 MIN_IOU = 0.5
 
 
-def class_errors(annotations: str, results: list[dict]) -> dict[str, float]:
+def class_errors(annotations: list[dict], results: list[dict]) -> dict[str, float]:
     """Return what the objects are taken for, in percent of all that are not crowds.
 
     An object is taken for the class of the detection that has the highest score, of those whose
     boxes have an IoU of 0.5 with it.
 
     Args:
-        annotations: the file of the ground truth of toy scenes.
+        annotations: the ground truth of toy scenes, in COCO's format.
         results: detections in COCO's format.
 
     Returns:
         "right"; "surroundings", the outline is right and the class is not; "outline"; "missed".
     """
     objects, detections = defaultdict(list), defaultdict(list)
-    for annotation in json.loads(Path(annotations).read_text())["annotations"]:
+    for annotation in annotations:
         if not annotation["iscrowd"]:
             objects[annotation["image_id"]].append(annotation)
     for detection in results:

@@ -11,19 +11,41 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from record import RESULTS
 from study_bootstrap import REPLICATES
 from study_rows import ROWS, Comparison
+from study_schedule import RECORDS
 
-RECORDS = RESULTS / "study"
 Runs = dict[str, dict[int, dict]]  # records by row and seed
 
 
 def load_schedules() -> dict[str, Runs]:
-    """Return the records that are there by their schedules, the shortest trainings first."""
+    """Return the records that are there by their schedules, the shortest trainings first.
+
+    Raises:
+        SystemExit: their trainings did not all start from the same pretrained backbone.
+    """
     folders = {path.name: path for path in RECORDS.glob("*_iterations*/")}
     names = sorted(folders, key=lambda name: ("scratch" in name, int(name.split("_")[0])))
-    return {name: load_runs(folders[name]) for name in names}
+    schedules = {name: load_runs(folders[name]) for name in names}
+    check_backbones(schedules)
+    return schedules
+
+
+def check_backbones(schedules: dict[str, Runs]) -> None:
+    """Exit with a message if records are of several pretrained backbones."""
+    records = {
+        record["backbone"]: f"{name}/{row}_{seed}.json"
+        for name, runs in schedules.items()
+        for row, of_row in runs.items()
+        for seed, record in of_row.items()
+        if record["backbone"]
+    }
+    if len(records) > 1:
+        raise SystemExit(
+            f"{RECORDS} mixes trainings from several pretrained backbones, among them "
+            f"{' and '.join(records.values())}. They cannot be compared: move away the records of "
+            'all but one ("backbone" tells them apart).'
+        )
 
 
 def load_runs(folder: Path) -> Runs:

@@ -8,13 +8,11 @@ backbone. FPN, RPN and heads of the rows start from random weights. `study.py ru
 """
 
 import argparse
-from pathlib import Path
 
 import torch
-from detectron2.utils.logger import setup_logger
-from record import ROOT, write_record
-from study_comparison import RECORDS
-from study_job import curve, pretrained_weights, register_scenes, train
+from record import write_record
+from study_schedule import RECORDS, pretrained_weights
+from study_training import curve, identity, start, train
 
 ROW, SEED, ITERATIONS = "mask_rcnn", 0, 2400
 PREFIX = "backbone.bottom_up."
@@ -24,14 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
-    args = parser.parse_args()
-    setup_logger(name="hybrid_cascade")
-    torch.set_num_threads(args.threads)
-    register_scenes(ROOT / "datasets")
-    path = pretrained_weights(args.output)
-    trainer = train(ROW, SEED, ITERATIONS, path.parent)
+    path = pretrained_weights(start(parser).output)
+    trainer = train(ROW, SEED, ITERATIONS, path.parent, weights=None)
     weights = trainer.model.state_dict()
     torch.save({"model": {k: v for k, v in weights.items() if k.startswith(PREFIX)}}, path)
     points, seconds = curve(path.parent, ITERATIONS)
@@ -41,6 +33,7 @@ def main() -> None:
             "row": ROW,
             "seed": SEED,
             "iterations": ITERATIONS,
+            "backbone": identity(path),
             "median_seconds_of_an_iteration": round(seconds, 4),
             "curve": points,
         },

@@ -22,11 +22,11 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 from detectron2.structures import polygons_to_bitmask
-from record import ROOT, write_record
+from record import write_record
 from study_class_errors import kind_of_error
-from study_comparison import RECORDS
-from study_job import register_scenes, schedule_name, study_config
 from study_rows import ROWS
+from study_schedule import RECORDS, Schedule
+from study_training import start, study_config
 
 from hybrid_cascade.data.toy_scenes import IGNORE_LABEL, SEMANTIC_CLASSES, THING_CLASSES
 from hybrid_cascade.engine import build_model, load_weights
@@ -104,16 +104,15 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=["htc"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--iterations", type=int, default=600)
-    parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
-    args = parser.parse_args()
-    register_scenes(ROOT / "datasets")
-    schedule, found = schedule_name(args.iterations, from_scratch=False), {}
+    args = start(parser)
+    schedule, found = Schedule(args.iterations), {}
     for row in args.rows:
-        files = [args.output / schedule / f"{row}_{s}" / "weights_final.pth" for s in args.seeds]
+        folders = [schedule.folder(args.output, row, seed) for seed in args.seeds]
+        files = [folder / "weights_final.pth" for folder in folders]
         found[row] = [errors(row, file) for file in files if file.exists()]
         if not found[row]:
             raise SystemExit(f"{files[0]} is missing: benchmarks/study.py run --rows {row}")
-    path = RECORDS / f"semantic_{args.iterations}_iterations.json"
+    path = RECORDS / f"semantic_{schedule.name}.json"
     write_record(path, {"rows": found})
     print_tables(found)
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from study_bootstrap import REPLICATES
-from study_comparison import Difference, difference
+from study_comparison import Difference, check_backbones, difference
 from study_rows import COMPARISONS, ROWS, Comparison
 
 
@@ -72,3 +72,15 @@ def test_comparisons_are_of_rows_and_evaluations_that_exist():
     for comparison in COMPARISONS:
         for row, evaluation in (comparison.new, comparison.old):
             assert evaluation in {"", *ROWS[row].inference}
+
+
+def test_records_of_two_pretrained_backbones_are_refused_by_name():
+    mixed = {"htc": {1: {"backbone": "a"}}, "mnc": {1: {"backbone": "b"}, 2: {"backbone": "b"}}}
+    with pytest.raises(SystemExit, match=r"600_iterations/htc_1.json and 600_iterations/mnc_2"):
+        check_backbones({"600_iterations": mixed})
+
+
+def test_records_of_one_backbone_and_those_from_scratch_go_together():
+    from_scratch = {"htc": {1: {"backbone": None}}}
+    pretrained = {"htc": {1: {"backbone": "a"}}, "mnc": {1: {"backbone": "a"}}}
+    check_backbones({"600_iterations": pretrained, "600_iterations_from_scratch": from_scratch})
