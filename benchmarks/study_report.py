@@ -135,7 +135,7 @@ def with_error(values: list[float]) -> str:
 
 def draw(runs: Runs, seconds: dict[str, float], iterations: int, path: Path) -> None:
     """Draw AP, with the standard errors over seeds, against the seconds of a training."""
-    figure = Figure(figsize=(12, 5.5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12, 6.5), dpi=100, layout="constrained")
     for position, (task, label) in enumerate(TASKS.items(), start=1):
         axes = figure.add_subplot(1, 2, position, xlabel="seconds of a training", ylabel=label)
         axes.grid(alpha=0.3)
@@ -148,6 +148,7 @@ def draw(runs: Runs, seconds: dict[str, float], iterations: int, path: Path) -> 
                 yerr=None if math.isnan(error) else error,
                 fmt="osD^v<>P"[number // 10],
                 color=f"C{number % 10}",
+                markersize=5,
                 capsize=3,
                 label=ROWS[row].title,
             )

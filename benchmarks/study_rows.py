@@ -27,11 +27,7 @@ class Row:
 
 ROWS = {
     "mask_rcnn": Row("Mask R-CNN", "mask_rcnn_toy", _MASK_RCNN),
-    "mask_rcnn_sfpn": Row("Mask R-CNN on SFPN", "mask_rcnn_sfpn_toy", _MASK_RCNN),
     "cascade_mask_rcnn": Row("Cascade Mask R-CNN", "cascade_mask_rcnn_toy", _CASCADE),
-    "cascade_mask_rcnn_sfpn": Row(
-        "Cascade Mask R-CNN on SFPN", "cascade_mask_rcnn_sfpn_toy", _CASCADE
-    ),
     # HTC's ideas one after the other, as in its paper's Table 3.
     "interleaved": Row(
         "+ interleaved execution",
@@ -57,6 +53,10 @@ ROWS = {
     ),
     "htc_not_resampled": Row(
         "HTC, RoIs not sampled again", "htc_toy", ("model.roi_heads.resample_stages=False",)
+    ),
+    "mask_rcnn_sfpn": Row("Mask R-CNN on SFPN", "mask_rcnn_sfpn_toy", _MASK_RCNN),
+    "cascade_mask_rcnn_sfpn": Row(
+        "Cascade Mask R-CNN on SFPN", "cascade_mask_rcnn_sfpn_toy", _CASCADE
     ),
     "mnc": Row(
         "MNC",
