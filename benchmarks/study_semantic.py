@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """What the semantic branch of the study's models gets wrong, by pixels and by objects.
 
-    benchmarks/study_semantic.py --iterations 600 --rows htc --seeds 1 2 3 4
+    benchmarks/study_semantic.py --iterations 600 --seeds 1 2 3 4
 
 takes the averaged weights that `study.py run` has left in --output, prints Markdown tables, and
 writes benchmarks/results/study/semantic_<iterations>_iterations.json. An object is taken for the
@@ -33,6 +33,8 @@ from hybrid_cascade.engine import build_model, load_weights
 from hybrid_cascade.evaluation.label_maps import read_label_map
 
 K = len(SEMANTIC_CLASSES)
+# Those that learn the same label maps.
+BRANCHES = ("htc_box", "htc_mask", "htc", "htc_semantic_weight_1", "htc_semantic_convs_4")
 
 
 def predictions(row: str, weights: Path) -> Iterator[tuple[dict, np.ndarray]]:
@@ -101,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=["htc"])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=BRANCHES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--iterations", type=int, default=600)
     args = start(parser)
