@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from study_comparison import Runs, aps, difference, standard_error
+from study_comparison import Difference, Runs, aps, difference, standard_error
 from study_rows import COMPARISONS, ROWS, USUAL
 
 TASKS = {"bbox": "box AP", "segm": "mask AP"}
@@ -89,15 +89,15 @@ def print_comparisons(runs: Runs) -> None:
         if None in found:
             continue
         claim = f" (claimed: {comparison.claim})" if comparison.claim else ""
-        cells = (
-            (
-                f"{d.value:+.1f} ± {2 * d.error:.1f}",
-                f"{d.over_seeds:.1f}, {d.over_images:.1f}",
-                d.verdict,
-            )
-            for d in found
-        )
-        print_line(comparison.idea + claim, *itertools.chain(*cells))
+        print_line(comparison.idea + claim, *itertools.chain(*map(_cells, found)))
+
+
+def _cells(found: Difference) -> tuple[str, str, str]:
+    """Return a difference with twice its error, its two errors, and the verdict."""
+    if math.isnan(found.error):
+        return f"{found.value:+.1f}", f"unknown, {found.over_images:.1f}", found.verdict
+    value = f"{found.value:+.1f} ± {2 * found.error:.1f}"
+    return value, f"{found.over_seeds:.1f}, {found.over_images:.1f}", found.verdict
 
 
 def print_curves(runs: Runs) -> None:

@@ -49,6 +49,15 @@ def test_tables_show_means_errors_differences_curves_and_schedules(schedules, ca
     assert "HTC" not in text
 
 
+def test_a_difference_of_one_seed_has_no_error(schedules, capsys):
+    del schedules["600_iterations"]["mask_rcnn"][3]
+    print_tables(schedules, "600_iterations", {})
+    text = capsys.readouterr().out
+    of_task = ["+11.0", "unknown, 0.0", "one seed"]
+    assert cells(text, "Cascade Mask R-CNN over")[1:] == [*of_task, *of_task]
+    assert "nan" not in text
+
+
 def test_the_figure_shows_the_rows_whose_seconds_were_measured(schedules, tmp_path):
     pictures = [tmp_path / name for name in ("one.png", "both.png")]
     draw(schedules["600_iterations"], {"mask_rcnn": 0.25}, 600, pictures[0])
