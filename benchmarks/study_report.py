@@ -27,6 +27,7 @@ def print_tables(schedules: dict[str, Runs], compared: str, seconds: dict[str, f
     print_comparisons(runs)
     print_curves(runs)
     print_schedules(schedules)
+    print_comparisons_of_schedules(schedules)
 
 
 def print_table(*header: str) -> None:
@@ -94,9 +95,10 @@ def print_comparisons(runs: Runs) -> None:
 
 def _cells(found: Difference) -> tuple[str, str, str]:
     """Return a difference with twice its error, its two errors, and the verdict."""
+    value = f"{round(found.value, 1) + 0.0:+.1f}"  # without "-0.0"
     if math.isnan(found.error):
-        return f"{found.value:+.1f}", f"unknown, {found.over_images:.1f}", found.verdict
-    value = f"{found.value:+.1f} ± {2 * found.error:.1f}"
+        return value, f"unknown, {found.over_images:.1f}", found.verdict
+    value += f" ± {2 * found.error:.1f}"
     return value, f"{found.over_seeds:.1f}, {found.over_images:.1f}", found.verdict
 
 
@@ -117,6 +119,21 @@ def print_schedules(schedules: dict[str, Runs]) -> None:
         of_schedules = [runs[row] for runs in schedules.values() if row in runs]
         if len(of_schedules) > 1:
             print_line(ROWS[row].title, *(_means(runs, row) for runs in schedules.values()))
+
+
+def print_comparisons_of_schedules(schedules: dict[str, Runs]) -> None:
+    """Print the differences that were found in several schedules, with twice their errors."""
+    print_table("box AP, mask AP", *(name.replace("_", " ") for name in schedules))
+    for comparison in COMPARISONS:
+        found = [
+            [difference(runs, comparison, task) for task in TASKS] for runs in schedules.values()
+        ]
+        if sum(None not in of_tasks for of_tasks in found) > 1:
+            cells = (
+                "" if None in of_tasks else ", ".join(_cells(d)[0] for d in of_tasks)
+                for of_tasks in found
+            )
+            print_line(comparison.idea, *cells)
 
 
 def _means(runs: Runs, row: str) -> str:

@@ -23,7 +23,10 @@ def schedules() -> dict:
         "mask_rcnn": {s: record("mask_rcnn", s, 40 + s) for s in (1, 3)},
         "cascade_mask_rcnn": {s: record("cascade_mask_rcnn", s, 50 + s) for s in (1, 3)},
     }
-    from_scratch = {"mask_rcnn": {3: record("mask_rcnn", 3, 55, 1200)}}
+    from_scratch = {
+        row: {3: record(row, 3, ap, 1200)}
+        for row, ap in (("mask_rcnn", 55), ("cascade_mask_rcnn", 58))
+    }
     return {"600_iterations": of_600, "1200_iterations_from_scratch": from_scratch}
 
 
@@ -46,7 +49,17 @@ def test_tables_show_means_errors_differences_curves_and_schedules(schedules, ca
     assert cells(text, "Cascade Mask R-CNN over") == [claim, *of_task, *of_task]
     assert cells(text, "Mask R-CNN | 32.0")[1:] == ["32.0, 30.0", "42.0, 40.0"]
     assert cells(text, "Mask R-CNN | 42.0, 42.0 (2)")[2:] == ["55.0, 55.0 (1)"]
+    by_schedule = ["+10.0 ± 2.8, +10.0 ± 2.8", "+3.0, +3.0"]
+    assert cells(text, "Cascade Mask R-CNN over Mask R-CNN |")[1:] == by_schedule
     assert "HTC" not in text
+
+
+def test_differences_that_are_in_one_schedule_are_not_compared_with_other_schedules(
+    schedules, capsys
+):
+    del schedules["1200_iterations_from_scratch"]["mask_rcnn"]
+    print_tables(schedules, "600_iterations", {})
+    assert "| Cascade Mask R-CNN over Mask R-CNN |" not in capsys.readouterr().out
 
 
 def test_a_difference_of_one_seed_has_no_error(schedules, capsys):
