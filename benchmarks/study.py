@@ -30,22 +30,27 @@ from pathlib import Path
 import torch
 from quick_start import time_iterations
 from record import ROOT, write_record
-from study_comparison import load_schedules
+from study_comparison import load_schedules, pretrained_backbones
 from study_report import draw, print_tables
 from study_rows import ROWS
 from study_schedule import RECORDS, Schedule, pretrained_weights
-from study_training import register_scenes, study_config
+from study_training import identity, register_scenes, study_config
 
 SECONDS = RECORDS / "seconds.json"
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the jobs that are left; return the exit code."""
+    schedule = Schedule(args.iterations, args.from_scratch)
+    jobs = [(row, seed) for seed in args.seeds for row in args.rows]
+    if all(schedule.record(*job).exists() for job in jobs):
+        print(f"All have a record in {schedule.records}: remove one to repeat its run.")
+        return 0
+    if not args.from_scratch:
+        check_records(pretrained_weights(args.output))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not args.from_scratch and not pretrain(args):
         return 1
-    schedule = Schedule(args.iterations, args.from_scratch)
-    jobs = [(row, seed) for seed in args.seeds for row in args.rows]
     seconds: dict[str, list[float]] = {}
     failed = 0
     for number, (row, seed) in enumerate(jobs, start=1):
@@ -61,6 +66,17 @@ def run(args: argparse.Namespace) -> int:
         outlook = f"{len(left)} left, about {eta(left, seconds):.0f} min"
         print(f"[{number}/{len(jobs)}] {row}, seed {seed}: {ended}; {outlook}", flush=True)
     return 1 if failed else 0
+
+
+def check_records(weights: Path) -> None:
+    """Exit with a message if there are records of a backbone that these weights are not."""
+    here = {identity(weights)} if weights.exists() else set()
+    elsewhere = pretrained_backbones(load_schedules()).keys() - here
+    if elsewhere:
+        raise SystemExit(
+            f"The records in {RECORDS} are of a pretrained backbone that {weights} is not, and "
+            "rows from two backbones cannot be compared. Move its folders of records away first."
+        )
 
 
 def pretrain(args: argparse.Namespace) -> bool:

@@ -31,15 +31,20 @@ def load_schedules() -> dict[str, Runs]:
     return schedules
 
 
-def check_backbones(schedules: dict[str, Runs]) -> None:
-    """Exit with a message if records are of several pretrained backbones."""
-    records = {
+def pretrained_backbones(schedules: dict[str, Runs]) -> dict[str, str]:
+    """Return the pretrained backbones that trainings started from, each with one of its records."""
+    return {
         record["backbone"]: f"{name}/{row}_{seed}.json"
         for name, runs in schedules.items()
         for row, of_row in runs.items()
         for seed, record in of_row.items()
         if record["backbone"]
     }
+
+
+def check_backbones(schedules: dict[str, Runs]) -> None:
+    """Exit with a message if records are of several pretrained backbones."""
+    records = pretrained_backbones(schedules)
     if len(records) > 1:
         raise SystemExit(
             f"{RECORDS} mixes trainings from several pretrained backbones, among them "

@@ -28,6 +28,27 @@ def test_without_a_place_for_the_figure_it_is_drawn_in_the_output(printed, tmp_p
     assert (tmp_path / "600_iterations" / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def run(monkeypatch, tmp_path, *options: str) -> int:
+    argv = ["study.py", "run", "--output", str(tmp_path), "--rows", "htc", *options]
+    monkeypatch.setattr(sys, "argv", argv)
+    return study.main()
+
+
+def test_without_a_run_that_is_left_nothing_is_pretrained(monkeypatch, tmp_path, capsys):
+    assert run(monkeypatch, tmp_path) == 0
+    assert "All have a record" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_from_another_backbone_than_that_of_the_records_are_not_trained(monkeypatch, tmp_path):
+    for weights in (b"", b"other"):  # not there yet; there, and others than those of the records
+        if weights:
+            (tmp_path / "pretraining").mkdir()
+            (tmp_path / "pretraining" / "bottom_up.pth").write_bytes(weights)
+        with pytest.raises(SystemExit, match=r"bottom_up.pth is not.*Move its folders"):
+            run(monkeypatch, tmp_path, "--seeds", "99")
+
+
 def test_the_tables_of_the_docs_are_those_of_the_records(printed, capsys):
     of_branches = json.loads((RECORDS / "semantic_600_iterations.json").read_text())["rows"]
     study_semantic.print_tables(of_branches)
