@@ -27,14 +27,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from quick_start import time_iterations
 from record import ROOT, write_record
 from study_comparison import load_schedules, pretrained_backbones
 from study_report import draw, print_tables
 from study_rows import ROWS
 from study_schedule import RECORDS, Schedule, pretrained_weights
-from study_training import identity, register_scenes, study_config
+from study_training import identity, parse_options, start, study_config
 
 SECONDS = RECORDS / "seconds.json"
 
@@ -46,9 +45,6 @@ def run(args: argparse.Namespace) -> int:
     if all(schedule.record(*job).exists() for job in jobs):
         print(f"All have a record in {schedule.records}: remove one to repeat its run.")
         return 0
-    if not args.from_scratch:
-        check_records(pretrained_weights(args.output))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not args.from_scratch and not pretrain(args):
         return 1
     seconds: dict[str, list[float]] = {}
@@ -57,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
         with taken(schedule.folder(args.output, row, seed)) as is_mine:
             if not is_mine or schedule.record(row, seed).exists():
                 continue
-            start = time.monotonic()
+            begin = time.monotonic()
             is_done = run_job(args, schedule, row, seed)
-            seconds.setdefault(row, []).append(time.monotonic() - start)
+            seconds.setdefault(row, []).append(time.monotonic() - begin)
         failed += not is_done
         left = [r for r, s in jobs[number:] if not schedule.record(r, s).exists()]
         ended = f"{'done' if is_done else 'FAILED'} in {seconds[row][-1] / 60:.1f} min"
@@ -82,6 +78,7 @@ def check_records(weights: Path) -> None:
 def pretrain(args: argparse.Namespace) -> bool:
     """Pretrain the backbone, or wait for the process that does; return whether it is there."""
     weights = pretrained_weights(args.output)
+    check_records(weights)
     with taken(weights.parent, wait=True):
         if not weights.exists():
             print("Pretraining the backbone ...", flush=True)
@@ -134,11 +131,9 @@ def run_script(args: argparse.Namespace, name: str, folder: Path, *options: str)
 
 def time_rows(args: argparse.Namespace) -> None:
     """Measure the seconds of an iteration of the rows whose weights are there."""
-    torch.set_num_threads(args.threads)
-    register_scenes(ROOT / "datasets")
+    start(args)
     schedule = Schedule(args.iterations, args.from_scratch)
-    folders = {row: schedule.folder(args.output, row, args.seeds[0]) for row in args.rows}
-    weights = {row: folder / "weights_final.pth" for row, folder in folders.items()}
+    weights = {row: schedule.weights(args.output, row, args.seeds[0]) for row in args.rows}
     trainings = {row: (study_config(row), path) for row, path in weights.items() if path.exists()}
     write_record(SECONDS, {"seconds": time_iterations(trainings)})
 
@@ -168,14 +163,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--from-scratch", action="store_true", help="without pretrained backbone")
-    parser.add_argument("--threads", type=int, default=1, help="of each job")
-    parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
     parser.add_argument(
         "--figure",
         type=Path,
         help="where `table` draws; figure.png beside the folders of the runs if it is not given",
     )
-    args = parser.parse_args()
+    args = parse_options(parser)
     if args.command == "run":
         return run(args)
     if args.command == "time":
@@ -186,6 +179,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from study_bootstrap import ap_of_objects, bootstrap_ap, match
 from study_class_errors import class_errors
 from study_rows import ROWS, USUAL
 from study_schedule import Schedule, pretrained_weights
-from study_training import curve, identity, start, study_config, train
+from study_training import curve, identity, parse_options, start, study_config, train
 from torch import nn
 
 from hybrid_cascade.engine import build_model, evaluate
@@ -68,7 +68,8 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--iterations", required=True, type=int)
     parser.add_argument("--from-scratch", action="store_true")
-    args = start(parser)
+    args = parse_options(parser)
+    start(args)
     schedule = Schedule(args.iterations, args.from_scratch)
     folder = schedule.folder(args.output, args.row, args.seed)
     weights = None if args.from_scratch else pretrained_weights(args.output)

@@ -12,7 +12,7 @@ import argparse
 import torch
 from record import write_record
 from study_schedule import RECORDS, pretrained_weights
-from study_training import curve, identity, start, train
+from study_training import curve, identity, parse_options, start, train
 
 ROW, SEED, ITERATIONS = "mask_rcnn", 0, 2400
 PREFIX = "backbone.bottom_up."
@@ -22,7 +22,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    path = pretrained_weights(start(parser).output)
+    args = parse_options(parser)
+    start(args)
+    path = pretrained_weights(args.output)
     trainer = train(ROW, SEED, ITERATIONS, path.parent, weights=None)
     weights = trainer.model.state_dict()
     torch.save({"model": {k: v for k, v in weights.items() if k.startswith(PREFIX)}}, path)

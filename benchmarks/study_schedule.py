@@ -36,6 +36,10 @@ class Schedule:
         """Return where a run leaves its weights and detections, in the output of the study."""
         return output / self.name / f"{row}_{seed}"
 
+    def weights(self, output: Path, row: str, seed: int) -> Path:
+        """Return where the trained weights of a run are."""
+        return self.folder(output, row, seed) / "weights_final.pth"
+
 
 def pretrained_weights(output: Path) -> Path:
     """Return where study_pretraining.py leaves the backbone."""

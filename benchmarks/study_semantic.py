@@ -26,7 +26,7 @@ from record import write_record
 from study_class_errors import kind_of_error
 from study_rows import ROWS
 from study_schedule import RECORDS, Schedule
-from study_training import start, study_config
+from study_training import parse_options, start, study_config
 
 from hybrid_cascade.data.toy_scenes import IGNORE_LABEL, SEMANTIC_CLASSES, THING_CLASSES
 from hybrid_cascade.engine import build_model, load_weights
@@ -106,11 +106,11 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=BRANCHES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--iterations", type=int, default=600)
-    args = start(parser)
+    args = parse_options(parser)
+    start(args)
     schedule, found = Schedule(args.iterations), {}
     for row in args.rows:
-        folders = [schedule.folder(args.output, row, seed) for seed in args.seeds]
-        files = [folder / "weights_final.pth" for folder in folders]
+        files = [schedule.weights(args.output, row, seed) for seed in args.seeds]
         found[row] = [errors(row, file) for file in files if file.exists()]
         if not found[row]:
             raise SystemExit(f"{files[0]} is missing: benchmarks/study.py run --rows {row}")

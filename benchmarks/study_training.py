@@ -21,15 +21,18 @@ CURVE_POINTS = 4
 EMA_DECAY = 0.99
 
 
-def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Return the options of a script after those of all scripts; log, and register the scenes."""
-    parser.add_argument("--threads", type=int, default=1)
+def parse_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options of a script, with those that all scripts of the study have."""
+    parser.add_argument("--threads", type=int, default=1, help="of a training or a measurement")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "study")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def start(args: argparse.Namespace) -> None:
+    """Set the threads, log, and register the scenes."""
     setup_logger(name="hybrid_cascade")
     torch.set_num_threads(args.threads)
     register_scenes(ROOT / "datasets")
-    return args
 
 
 def register_scenes(root: Path) -> None:

@@ -99,6 +99,7 @@ def test_detections_of_objects_that_do_not_count_are_neither_right_nor_wrong(dat
     matched = study_bootstrap.match(str(tmp_path / "two.json"), detections, "bbox")
     assert study_bootstrap.ap_of_objects(matched, {7}) == 100
     assert study_bootstrap.ap_of_objects(matched, {8}) == 50  # after the wrong one
+    assert np.isnan(study_bootstrap.ap_of_objects(matched, set()))
     both = study_bootstrap.ap_of_objects(matched, {7, 8})
     assert both == study_bootstrap.bootstrap_ap(matched)[0] == pytest.approx(83.5, abs=0.1)
 
